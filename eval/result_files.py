@@ -1,0 +1,192 @@
+"""Reading the files of a run folder, whatever state they are in."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightly_prg.errors import UserError
+
+NAMES = {
+    "prg": "PRG",
+    "simclr": "SimCLR",
+    "mae": "MAE",
+    "raw_pixels": "raw pixels",
+    "random_network": "random network",
+    "knn": "k-NN",
+}
+_SPACE = "\N{NO-BREAK SPACE}"
+ENCODERS = ("run", "raw_pixels", "random_network")
+_EVALUATORS = ("knn", "linear")
+
+
+@dataclass(frozen=True)
+class Score:
+    """One accuracy of one encoder.
+
+    Attributes:
+        top1: Share of images whose class was found, in [0, 1]; the mean where labels were drawn
+            several times.
+        deviation: Standard deviation over the draws, None for a single one.
+        draws: How often labels were drawn.
+        num_test: Images it was measured on.
+        detail: What has to be known beside the title of its column, such as ``k = 20``.
+    """
+
+    top1: float
+    deviation: float | None = None
+    draws: float | None = None
+    num_test: float | None = None
+    detail: str = ""
+
+    @property
+    def percent(self) -> str:
+        """The accuracy in percent with one decimal, ``98.6``."""
+        return f"{100 * self.top1:.1f}"
+
+    @property
+    def spread(self) -> str:
+        """The deviation likewise, with its sign: ``± 0.8``, or nothing."""
+        return "" if self.deviation is None else f"± {100 * self.deviation:.1f}"
+
+    @property
+    def variance(self) -> float:
+        """Squared standard error that the numbers of images and draws leave, as far as known."""
+        of_images = self.top1 * (1.0 - self.top1) / self.num_test if self.num_test else 0.0
+        of_draws = self.deviation**2 / self.draws if self.deviation and self.draws else 0.0
+        return of_images + of_draws
+
+
+@dataclass(frozen=True)
+class EvaluationFile:
+    """One file of ``eval/`` that holds an accuracy."""
+
+    file: Path
+    evaluator: str
+    encoder: str
+    split: str
+    labels: int | float | None
+    score: Score
+    data: Mapping[str, Any]
+
+    @property
+    def column(self) -> str:
+        """Title of the column it belongs to."""
+        name = NAMES.get(self.evaluator, self.evaluator)
+        if self.labels is None:
+            return name
+        if isinstance(self.labels, int):
+            return f"{name} with {self.labels:,} label{'s' * (self.labels != 1)} per class"
+        return f"{name} with {100 * self.labels:g} % of the labels"
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Where it stands in lists: by evaluator, labels (all, per class, fraction), encoder."""
+        labels = self.labels is not None, isinstance(self.labels, float), self.labels or 0
+        return *rank(self.evaluator, _EVALUATORS), *labels, *rank(self.encoder, ENCODERS)
+
+    @property
+    def conditions(self) -> tuple[Any, ...]:
+        """What has to be equal for two accuracies to be comparable."""
+        return self.data.get("num_train"), self.data.get("num_test"), self.score.detail
+
+    def preference(self, reference: EvaluationFile) -> tuple[Any, ...]:
+        """Of several results for one cell of the table the one with the largest value is shown."""
+        return (
+            self.conditions == reference.conditions,
+            self.data.get("options") == reference.data.get("options"),
+            # The plain file name is that of the recipe's own options.
+            self.file.stem == self.evaluator,
+            self.file.stat().st_mtime_ns,
+        )
+
+
+def read_evaluations(run_dir: Path, notes: list[str]) -> list[EvaluationFile]:
+    """Reads all accuracies of a run; what cannot be read leaves a note.
+
+    Raises:
+        UserError: If there is no such folder.
+    """
+    if not Path(run_dir).is_dir():
+        raise UserError(f"There is no run folder {run_dir}.")
+    files = (file for file in Path(run_dir).glob("eval/*.json") if not file.name.startswith("."))
+    found = [_evaluation(file, notes) for file in sorted(files)]
+    return sorted((result for result in found if result is not None), key=lambda file: file.order)
+
+
+def _evaluation(file: Path, notes: list[str]) -> EvaluationFile | None:
+    data = read_mapping(file, notes)
+    if "top1" not in data:  # another measurement, which is no accuracy
+        return None
+    top1, evaluator = number(data["top1"]), data.get("evaluator")
+    if top1 is None or not 0.0 <= top1 <= 1.0 or not isinstance(evaluator, str):
+        notes.append(f"{file.name} holds no accuracy between 0 and 1 and was left out.")
+        return None
+    labels, deviation, draws = (number(data.get(key)) for key in ("labels", "top1_std", "draws"))
+    k = number(lookup(data, "options", "k"))
+    detail = "" if k is None else _SPACE.join(("k", "=", f"{k:g}"))
+    if draws == 1:
+        deviation = None
+    if deviation is not None:
+        detail = f"mean ± std of {draws:g} draws" if draws else "mean ± std"
+    return EvaluationFile(
+        file=file,
+        evaluator=evaluator,
+        encoder=str(data.get("encoder", "run")),
+        split=str(data.get("split", "unnamed")),
+        # 1 is one label per class, 1.0 all labels.
+        labels=int(labels) if labels is not None and isinstance(data["labels"], int) else labels,
+        score=Score(top1, deviation, draws, number(data.get("num_test")), detail),
+        data=data,
+    )
+
+
+def read_mapping(path: Path, notes: list[str]) -> dict[str, Any]:
+    """Reads a JSON or YAML mapping; an absent file is empty, an unreadable one too, with a note."""
+    parse: Callable[[str], Any] = yaml.safe_load if path.suffix == ".yaml" else json.loads
+    try:
+        content = parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = None
+    if isinstance(content, dict):
+        return content
+    notes.append(f"{path.name} could not be read and was left out.")
+    return {}
+
+
+def method_name(recipe: Mapping[str, Any], encoder: Mapping[str, Any]) -> str:
+    """The method of a run for readers."""
+    name = str(lookup(recipe, "method", "name") or encoder.get("method") or "run")
+    return NAMES.get(name, name)
+
+
+def own_split(recipe: Mapping[str, Any]) -> str:
+    """The split that a recipe asks to be judged on."""
+    return str(lookup(recipe, "eval", "split"))
+
+
+def lookup(section: Any, *keys: str) -> Any:
+    """A value deep in nested mappings, None where the way ends."""
+    for key in keys:
+        section = section.get(key) if isinstance(section, Mapping) else None
+    return section
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for everything else that JSON can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def rank(name: str, known: Sequence[str]) -> tuple[int, str]:
+    """Sorts known names first, in their order, and the others by the alphabet."""
+    return (known.index(name) if name in known else len(known)), name

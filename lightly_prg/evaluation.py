@@ -1,0 +1,323 @@
+"""Judging a run: its encoder and the two controls go through the same evaluators, the results into the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from lightly_prg.console import Console
+from lightly_prg.data import ImageSet, Splits
+from lightly_prg.diagnostics import round_trip, round_trip_errors, sample
+from lightly_prg.errors import UserError
+from lightly_prg.eval import (
+    Embeddings,
+    RawPixels,
+    concatenate,
+    embed,
+    evaluate_knn,
+    evaluate_linear,
+    result_to_dict,
+    write_report,
+)
+from lightly_prg.features import PRGEncoder
+from lightly_prg.files import write_json
+from lightly_prg.hardware import pick_device, pick_precision
+from lightly_prg.models import redraw_zero_weights
+from lightly_prg.plotting import (
+    plot_curves,
+    plot_embedding_map,
+    plot_round_trip,
+    plot_samples,
+    plot_trajectory,
+)
+from lightly_prg.randomness import generator_for
+from lightly_prg.run import Run, build_encoder, load
+from lightly_prg.train import load_splits
+
+EncoderName = Literal["run", "raw_pixels", "random_network"]
+ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
+
+
+@dataclass
+class Evaluation:
+    """The evaluators, applied to one run folder.
+
+    Args:
+        run: A trained run.
+        data: Image sets of your own, where the run was trained on them; default the recipe's.
+        root: Where the recipe's data lie on this machine, if not where they lay in training.
+        console: Where progress is shown.
+        trust: Whether a run with a network of your own may run its code.
+        device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
+
+    Raises:
+        UserError: If the run is not trained or its data are not there.
+    """
+
+    run: Run
+    data: Splits | None = None
+    root: str | None = None
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+    trust: bool = False
+    device: str = "auto"
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """encoder.json."""
+        return self.run.description
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The image sets, loaded when they are first needed."""
+        if self.data is not None:
+            return self.data
+        recipe = self.run.recipe
+        if self.root is not None:
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": self.root})})
+        return load_splits(recipe, self.console)
+
+    @cached_property
+    def _target(self) -> torch.device:
+        return pick_device(self.device)
+
+    @cached_property
+    def prg(self) -> PRGEncoder:
+        """The run's encoder, on the device."""
+        encoder = load(self.run.folder, trust=self.trust).to(self._target)
+        encoder.network.to(memory_format=torch.channels_last)
+        return encoder
+
+    def encoder(self, name: EncoderName) -> nn.Module:
+        """The run's encoder or one of its controls.
+
+        ``random_network`` is the same network with fresh weights, of which those that start at zero are drawn as
+        well: otherwise the flow would be the identity and the control equal to raw pixels.
+        """
+        if name == "run":
+            return self.prg
+        if name == "raw_pixels":
+            return RawPixels(tuple(self.description["input_shape"]))
+        seed = self.run.recipe.seed
+        with torch.random.fork_rng():
+            torch.manual_seed(generator_for(seed, "random network").initial_seed())
+            encoder = build_encoder(self.description, trust=self.trust)
+        redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
+        return encoder.eval().to(self._target)
+
+    def images(self, split: str) -> ImageSet:
+        """The images of a split.
+
+        Raises:
+            UserError: If there is no such split, or it is empty.
+        """
+        if split not in ("train", "validation", "test"):
+            raise UserError(f"There is no split {split!r}; allowed are train, validation and test.")
+        images: ImageSet = getattr(self.splits, split)
+        if len(images) == 0:
+            raise UserError(f"The {split} split of this run is empty; choose another with --split.")
+        return images
+
+    def embeddings(self, name: EncoderName, split: str) -> Embeddings:
+        """The embeddings of a split, from the cache where they are known."""
+        images = self.images(split)
+        precision = pick_precision("auto", self._target).precision
+        title = f"embedding {len(images)} {split} images with {name.replace('_', ' ')}"
+        with self.console.task(title, len(images)) as update:
+            return embed(
+                self.encoder(name),
+                images,
+                batch_size=self.run.recipe.eval.batch_size,
+                device=str(self._target),
+                precision=precision if name != "raw_pixels" else "32",
+                cache_dir=self.run.embeddings,
+                progress=update,
+            )
+
+    def knn(
+        self,
+        name: EncoderName = "run",
+        *,
+        split: str | None = None,
+        k: int | None = None,
+        temperature: float | None = None,
+        preset: str | None = None,
+        backend: str = "auto",
+    ) -> dict[str, Any]:
+        """Weighted k-NN; options that are None are the recipe's. Writes and returns the result."""
+        recipe = self.run.recipe.eval
+        settings = recipe.knn if recipe.knn is not None else type(recipe)().knn
+        assert settings is not None
+        split = self._labelled(split)
+        bank = self.embeddings(name, "train")
+        if split == "test" and len(self.splits.validation):
+            bank = concatenate(bank, self.embeddings(name, "validation"))
+        result = evaluate_knn(
+            bank,
+            self.embeddings(name, split),
+            k=k if k is not None else settings.k,
+            ks=tuple(sorted({*settings.ks, k if k is not None else settings.k})),
+            temperature=temperature if temperature is not None else settings.temperature,
+            num_classes=self.splits.train.num_classes,
+            preset=preset,
+            backend=backend,
+        )
+        own = all(option is None for option in (k, temperature, preset)) and split == recipe.split
+        return self._write("knn", name, split, result, own=own)
+
+    def linear(
+        self,
+        name: EncoderName = "run",
+        *,
+        split: str | None = None,
+        labels: int | float | None = None,
+        draws: int | None = None,
+    ) -> dict[str, Any]:
+        """Logistic regression on the frozen features, with all labels or few. Writes and returns the result.
+
+        On ``test`` the penalty is chosen on the validation split and the fit repeated on training and validation
+        images; on ``validation`` it is chosen on a tenth of the training images, so that what is reported was not
+        used to choose.
+        """
+        recipe = self.run.recipe.eval
+        settings = recipe.linear if recipe.linear is not None else type(recipe)().linear
+        few = recipe.few_shot if recipe.few_shot is not None else type(recipe)().few_shot
+        assert settings is not None
+        assert few is not None
+        split = self._labelled(split)
+        has_validation = split == "test" and len(self.splits.validation) > 0
+        result = evaluate_linear(
+            self.embeddings(name, "train"),
+            self.embeddings(name, split),
+            validation=self.embeddings(name, "validation") if has_validation else None,
+            labels=labels,
+            draws=draws if draws is not None else few.draws,
+            max_iterations=settings.max_iterations,
+            seed=self.run.recipe.seed,
+            num_classes=self.splits.train.num_classes,
+            device=str(self._target),
+        )
+        return self._write("linear", name, split, result, own=labels is None and split == recipe.split)
+
+    def _labelled(self, split: str | None) -> str:
+        split = split if split is not None else self.run.recipe.eval.split
+        if not (self.splits.train.labelled and self.images(split).labelled):
+            raise UserError(f"The images of {self.run.recipe.data.name} have no labels, which k-NN and probes need.")
+        return split
+
+    def _write(self, evaluator: str, name: EncoderName, split: str, result: Any, *, own: bool) -> dict[str, Any]:
+        content = {
+            "encoder": name,
+            "split": split,
+            **result_to_dict(result),
+            "seed": self.run.recipe.seed,
+            "recipe_sha256": self.description["recipe_sha256"],
+        }
+        self.run.write_result(evaluator, content, own_options=own and name == "run")
+        return content
+
+    def samples(self, count: int = 64, *, steps: int = 50, solver: str = "heun2", seed: int | None = None) -> Path:
+        """Generates images and draws them into figures/samples.png."""
+        seed = self.run.recipe.seed if seed is None else seed
+        with self._arithmetic():
+            images = sample(self.prg, count, steps=steps, solver=solver, generator=generator_for(seed, "samples"))
+        path = self.run.figures / "samples.png"
+        plot_samples(images, path)
+        return path
+
+    def trajectory(
+        self, index: int = 0, *, split: str | None = None, steps: int = 50, solver: str = "heun2"
+    ) -> tuple[Path, float]:
+        """Draws one image's path to noise and back into figures/trajectory.png; returns it and the error."""
+        images = self.images(split if split is not None else self.run.recipe.eval.split)
+        if not 0 <= index < len(images):
+            raise UserError(f"There is no image {index}; the split holds {len(images)}.")
+        with self._arithmetic():
+            trip = round_trip(self.prg, images[index][0][None].float() / 255, steps=steps, solver=solver)
+        path = self.run.figures / "trajectory.png"
+        plot_trajectory(
+            trip.forward.states[:, 0].cpu(),
+            trip.forward.tau.cpu(),
+            trip.backward.states[:, 0].cpu(),
+            trip.backward.tau.cpu(),
+            path,
+            round_trip_error=trip.rmse,
+        )
+        return path, trip.rmse
+
+    def round_trip(self, count: int = 32, *, steps: Sequence[int] = (4, 8, 16, 32, 64)) -> dict[str, Any]:
+        """Measures the round-trip error against the number of steps; writes it and its figure."""
+        images = self.images(self.run.recipe.eval.split)
+        batch = torch.stack([images[index][0] for index in range(min(count, len(images)))]).float() / 255
+        with self._arithmetic():
+            errors = round_trip_errors(self.prg, batch, steps=steps)
+        plot_round_trip(steps, errors, self.run.figures / "round_trip.png")
+        result = {
+            "solver": "heun2",
+            "images": len(batch),
+            "rmse_by_steps": dict(zip(map(str, steps), errors, strict=True)),
+        }
+        write_json(self.run.folder / "eval" / "round_trip.json", {"evaluator": "round_trip", **result})
+        return result
+
+    def _arithmetic(self) -> Any:
+        """Full precision: pictures and round trips are about the flow, not about rounding."""
+        return torch.autocast(self._target.type, enabled=False)
+
+    def all(self) -> Path:
+        """Everything the recipe asks for, for the run and its controls, then the report.
+
+        Returns:
+            The path of report.html.
+        """
+        recipe = self.run.recipe.eval
+        labelled = self.splits.train.labelled and self.images(recipe.split).labelled
+        if not labelled:
+            self.console.say("The images have no labels: k-NN and the probes are left out.")
+        encoders: tuple[EncoderName, ...] = ("run", *recipe.controls)
+        for name in encoders if labelled else ():
+            if recipe.knn is not None:
+                self.knn(name)
+            if recipe.linear is not None:
+                self.linear(name)
+            if recipe.few_shot is not None:
+                self.linear(name, labels=recipe.few_shot.labels)
+        self._step("drawing samples", self.samples)
+        self._step("drawing a trajectory", self.trajectory)
+        self._step("measuring the round trip", self.round_trip)
+        self._step("drawing the map of embeddings", self.map)
+        return self.report()
+
+    def _step(self, title: str, work: Callable[[], object]) -> None:
+        with self.console.task(title, 1) as update:
+            work()
+            update(1)
+
+    def map(self) -> Path:
+        """Draws a 2-D map of the embeddings of the evaluated split."""
+        images = self.images(self.run.recipe.eval.split)
+        embeddings = self.embeddings("run", self.run.recipe.eval.split)
+        path = self.run.figures / "embedding_map.png"
+        plot_embedding_map(embeddings.features, embeddings.labels, images.class_names, path)
+        return path
+
+    def report(self) -> Path:
+        """Renders report.html from what the folder holds."""
+        rows = _metrics(self.run)
+        if rows:
+            plot_curves(rows, self.run.figures / "curves.png")
+        return write_report(self.run.folder)
+
+
+def _metrics(run: Run) -> list[dict[str, float | None]]:
+    import csv
+
+    if not run.metrics.is_file():
+        return []
+    with run.metrics.open(newline="", encoding="utf-8") as file:
+        return [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]

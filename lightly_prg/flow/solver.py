@@ -1,0 +1,266 @@
+"""One solve of ``dx/dtau = velocity(tau, x)``: grid, solver, gradient and count of evaluations.
+
+The solvers are torchdiffeq's, on a grid of our own that contains every position asked for.
+`lightly_prg.flow.ode` wraps this as ``encode`` and ``decode``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchdiffeq import odeint, odeint_adjoint
+
+from lightly_prg.flow.paths import Path, Velocity
+
+# torchdiffeq's two Adams methods are left out: their coefficients hold for equal steps only. Where
+# the step changes, as it does around a knot, explicit_adams diverges and implicit_adams falls to
+# second order; implicit_adams also stops its iteration after four rounds, converged or not.
+SOLVERS = ("euler", "midpoint", "heun2", "heun3", "rk4", "dopri5")
+GRADIENTS = ("full", "checkpoint", "adjoint")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """The states along a solve.
+
+    Attributes:
+        states: States (steps + 1, B, C, H, W), the initial one first.
+        tau: Their positions (steps + 1,), float64 on the CPU.
+    """
+
+    states: Tensor
+    tau: Tensor
+
+
+class CountedVelocity:
+    """Counts how often the solver asks for the velocity: this is how NFE is measured.
+
+    One call is one network evaluation for every image of the batch, so ``evaluations`` is the NFE
+    per image of all calls so far. What the backward pass evaluates again (the recomputation of
+    ``checkpoint``, the backward solve of ``adjoint``) is left out, as long as the counter itself
+    is what `encode` or `decode` is given.
+
+    Attributes:
+        velocity: The wrapped network.
+        evaluations: Calls so far; set it to 0 to start over.
+
+    Examples:
+        >>> counted = CountedVelocity(network)
+        >>> z = encode(counted, images, steps=8, solver="heun2")
+        >>> counted.evaluations
+        16
+    """
+
+    def __init__(self, velocity: Velocity) -> None:
+        self.velocity = velocity
+        self.evaluations = 0
+
+    @property
+    def path(self) -> Path | None:
+        """The path of the wrapped network, if it declares one."""
+        return path_of(self.velocity)
+
+    def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the network and counts it."""
+        self.evaluations += 1
+        return self.velocity(tau, x)
+
+
+def time_grid(start: float, knots: Sequence[float], steps: int) -> Tensor:
+    """Returns a grid from ``start`` to the last knot that contains every knot exactly.
+
+    Each segment between neighbouring knots is divided evenly. The steps are shared among the
+    segments in proportion to their lengths by the method of largest remainders, at least one each.
+
+    Args:
+        start: First position.
+        knots: Positions to hit, leading away from ``start`` in one direction, up or down.
+        steps: Number of steps. With more knots than steps there is one step for each knot.
+
+    Returns:
+        Grid (max(steps, len(knots)) + 1,), float64 on the CPU, strictly monotone.
+
+    Raises:
+        ValueError: If ``steps < 1``, there is no knot, the knots do not lead away from ``start``
+            in one direction, or float64 cannot tell neighbouring grid points apart.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    points = [float(start), *(float(knot) for knot in knots)]
+    if len(points) == 1 or not all(map(math.isfinite, points)) or not _strictly_monotone(points):
+        raise ValueError(
+            "The knots must be finite and lead away from the start in one direction, "
+            f"got start {start} and knots {list(knots)}."
+        )
+    lengths = [abs(b - a) for a, b in pairwise(points)]
+    quotas = [steps * length / math.fsum(lengths) for length in lengths]
+    counts = [max(1, math.floor(quota)) for quota in quotas]
+    segments = range(len(counts))
+    while sum(counts) < steps:
+        counts[max(segments, key=lambda i: quotas[i] - counts[i])] += 1
+    while sum(counts) > max(steps, len(counts)):
+        counts[min((i for i in segments if counts[i] > 1), key=lambda i: quotas[i] - counts[i])] -= 1
+    pieces = [
+        torch.linspace(a, b, count + 1, dtype=torch.float64)
+        for (a, b), count in zip(pairwise(points), counts, strict=True)
+    ]
+    grid = torch.cat([pieces[0], *(piece[1:] for piece in pieces[1:])])
+    if not _strictly_monotone(grid.tolist()):
+        raise ValueError(f"{steps} steps between {points} are too fine for float64.")
+    return grid
+
+
+def integrate(
+    velocity: Velocity,
+    x: Tensor,
+    start: float,
+    knots: Sequence[float],
+    *,
+    steps: int,
+    solver: str,
+    gradient: str,
+    every_step: bool,
+    rtol: float,
+    atol: float,
+) -> Trajectory:
+    """Solves from ``x`` at ``start`` through ``knots``, up or down; arguments as in `encode`.
+
+    Returns:
+        The states at ``start`` and at every knot, exactly on them; the fixed-grid solvers, or any
+        with ``every_step``, also those between.
+
+    Raises:
+        ValueError: If an argument is outside what is allowed, or the network changes the shape.
+        FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"Unknown solver {solver!r}: use one of {', '.join(SOLVERS)}.")
+    if gradient not in GRADIENTS:
+        raise ValueError(f"Unknown gradient {gradient!r}: use one of {', '.join(GRADIENTS)}.")
+    if not x.is_floating_point():
+        raise ValueError(f"The state must be a floating-point tensor, got {x.dtype}.")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    path = path_of(velocity)
+    if path is not None and not all(path.tau_min <= t <= path.tau_max for t in (start, *knots)):
+        raise ValueError(
+            f"Positions must lie in [{path.tau_min:g}, {path.tau_max:g}] on the {path.name} path, "
+            f"got {[start, *knots]}."
+        )
+    evaluate = _Evaluation(velocity, gradient)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    if not knots:
+        return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
+
+    grid = time_grid(start, knots, steps)
+    adaptive = solver == "dopri5"
+    tau = grid if every_step or not adaptive else torch.tensor([start, *knots], dtype=torch.float64)
+    # In the state's dtype before it moves: MPS has no float64.
+    t = tau.to(x.dtype)
+    if not _strictly_monotone(t.tolist()):
+        raise ValueError(
+            f"{steps} steps from {start} through {list(knots)} are too fine for {x.dtype}: "
+            "take fewer steps or a float64 state."
+        )
+    t = t.to(x.device)
+    options: dict[str, object] | None = None
+    adjoint_options: dict[str, object] | None = None
+    if adaptive:
+        # With first_step torchdiffeq does not probe for one, which it does at positions that may
+        # lie far off the path, and with step_t it does not step over the end and interpolate.
+        options = {
+            "dtype": t.dtype,
+            "first_step": float((grid[1] - grid[0]).abs()),
+            "step_t": t[-1:],
+        }
+        # The backward solve must stop at the start; downward, torchdiffeq has negated time by then.
+        adjoint_options = {**options, "step_t": t[:1] if knots[0] > start else -t[:1]}
+    try:
+        if gradient == "adjoint" and torch.is_grad_enabled():
+            states = odeint_adjoint(
+                evaluate,
+                x,
+                t,
+                method=solver,
+                rtol=rtol,
+                atol=atol,
+                options=options,
+                adjoint_options=adjoint_options,
+                adjoint_params=evaluate.parameters,
+            )
+        else:
+            states = odeint(evaluate, x, t, method=solver, rtol=rtol, atol=atol, options=options)
+    except AssertionError as error:
+        # torchdiffeq asserts; an assertion of the network's own is none of our business.
+        if not adaptive or not str(error).startswith(("underflow in dt", "non-finite values")):
+            raise
+        raise FloatingPointError(
+            f"{solver} gave up near tau = {evaluate.last_tau():.4g}: its step shrank to nothing, "
+            "because the velocity is not finite or changes too abruptly there."
+        ) from error
+    # Infinity and NaN stay once they are there, so the last state tells, and the others tell where.
+    if not bool(states[-1].isfinite().all()):
+        bad = int((~states.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise FloatingPointError(
+            f"The state became infinite or NaN at tau = {tau[bad].item():.4g} "
+            f"(position {bad} of {len(tau) - 1}, solver {solver})."
+        )
+    return Trajectory(states, tau)
+
+
+def path_of(velocity: Velocity) -> Path | None:
+    """Returns the path that a velocity network declares by its attribute ``path``, or None."""
+    path = getattr(velocity, "path", None)
+    return path if isinstance(path, Path) else None
+
+
+class _Evaluation:
+    """The right-hand side as torchdiffeq calls it: counted, checkpointed, checked and cast."""
+
+    def __init__(self, velocity: Velocity, gradient: str) -> None:
+        self.counters: list[CountedVelocity] = []
+        while isinstance(velocity, CountedVelocity):
+            self.counters.append(velocity)
+            velocity = velocity.velocity
+        self.network = velocity
+        self.gradient = gradient
+        self.tau: Tensor | None = None
+        self.parameters: tuple[nn.Parameter, ...] = ()
+        if gradient == "adjoint":
+            if not isinstance(velocity, nn.Module):
+                raise ValueError(
+                    "The adjoint gradient needs a velocity that is an nn.Module, whose parameters "
+                    f"it can see, got {type(velocity).__name__}: use 'checkpoint' or 'full'."
+                )
+            self.parameters = tuple(p for p in velocity.parameters() if p.requires_grad)
+
+    def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
+        self.tau = tau
+        differentiating = torch.is_grad_enabled()
+        # The adjoint method solves forward without gradients: with them, this is its way back.
+        if not (self.gradient == "adjoint" and differentiating):
+            for counter in self.counters:
+                counter.evaluations += 1
+        if self.gradient == "checkpoint" and differentiating:
+            value = checkpoint(self.network, tau, x, use_reentrant=False)
+        else:
+            value = self.network(tau, x)
+        if value.shape != x.shape:
+            raise ValueError(
+                f"The velocity network must return the shape of its input {tuple(x.shape)}, got {tuple(value.shape)}."
+            )
+        return value.to(x.dtype)
+
+    def last_tau(self) -> float:
+        return math.nan if self.tau is None else self.tau.item()
+
+
+def _strictly_monotone(points: Sequence[float]) -> bool:
+    pairs = list(pairwise(points))
+    return all(a < b for a, b in pairs) or all(a > b for a, b in pairs)

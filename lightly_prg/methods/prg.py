@@ -1,0 +1,260 @@
+"""PRG as a LightningModule (Pretrained Reversible Generation, arXiv 2412.01787)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from lightly.utils.benchmarking import OnlineLinearClassifier
+from lightly.utils.scheduler import CosineWarmupScheduler
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from lightly_prg.errors import UserError
+from lightly_prg.features import PRGEncoder, extract_features
+from lightly_prg.flow import FlowMatchingLoss, Path, path_from_name
+from lightly_prg.models import EMA, DiT, UNet
+from lightly_prg.randomness import generator_for
+from lightly_prg.recipe import (
+    DiTRecipe,
+    FeatureSpec,
+    ImportRecipe,
+    OdeSpec,
+    PRGRecipe,
+    TrainRecipe,
+    UNetRecipe,
+)
+from lightly_prg.transforms import PRGTransform
+
+# Lightly's benchmark scripts look for a module-level transform beside the class.
+transform = PRGTransform(input_size=32)
+
+
+class PRG(LightningModule):
+    """Pretrains a velocity network by flow matching; ``forward`` embeds images with its reverse ODE.
+
+    Fulfils the contract of Lightly's benchmarks: ``PRG(batch_size_per_device, num_classes)``, ``forward(images)``,
+    ``online_classifier.feature_dim`` and the logged value ``train_loss``. Batches are Lightly's: ``(views, targets,
+    ...)`` with a list of views, of which PRG uses the first.
+
+    ``forward`` uses the network that is being trained, so that a classifier on top of it fine-tunes it;
+    ``encoder()`` uses the averaged weights (EMA).
+
+    Args:
+        batch_size_per_device: As in Lightly's scripts; not needed by the method itself.
+        num_classes: Classes of the online classifier.
+        input_shape: ``(C, H, W)`` of the images.
+        backbone: Velocity network ``(tau, x) -> dx/dtau``. Default: the paper's U-Net for 32 x 32 images.
+        path: A path or its name.
+        coupling: ``independent`` or ``optimal_transport``.
+        tau_sampling: ``uniform`` or ``logit_normal``.
+        ode: How ``forward`` integrates the ODE.
+        feature: Where ``forward`` reads the embedding.
+        optimization: Learning rate, schedule, EMA decay and so on; see ``TrainRecipe``.
+        online_probe: Train the online classifier beside the generator. It costs one embedding for each step.
+        seed: Noise, tau and dropout depend on it and on the step alone.
+
+    Example:
+        >>> from lightly_prg import UNet
+        >>> backbone = UNet(image_size=8, in_channels=1, channels=32, multipliers=(1, 2), blocks=1, attention=())
+        >>> model = PRG(input_shape=(1, 8, 8), backbone=backbone)
+        >>> model(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(
+        self,
+        batch_size_per_device: int = 128,
+        num_classes: int = 10,
+        *,
+        input_shape: Sequence[int] = (3, 32, 32),
+        backbone: nn.Module | None = None,
+        path: Path | str = "linear",
+        coupling: str = "independent",
+        tau_sampling: str = "uniform",
+        ode: OdeSpec | None = None,
+        feature: FeatureSpec | None = None,
+        optimization: TrainRecipe | None = None,
+        online_probe: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.batch_size_per_device = batch_size_per_device
+        self.input_shape = tuple(input_shape)
+        self.path = path_from_name(path) if isinstance(path, str) else path
+        self.ode = ode if ode is not None else OdeSpec()
+        self.feature = feature if feature is not None else FeatureSpec(source="block", block="middle")
+        self.optimization = optimization if optimization is not None else TrainRecipe()
+        self.online_probe = online_probe
+        self.seed = seed
+        if backbone is None:
+            channels, size, _ = self.input_shape
+            backbone = UNet(image_size=size, in_channels=channels)
+        self.velocity = backbone
+        self.ema = EMA(backbone, self.optimization.ema_decay)
+        self.criterion = FlowMatchingLoss(path=self.path, coupling=coupling, tau_sampling=tau_sampling)
+        self.online_classifier = OnlineLinearClassifier(
+            feature_dim=self.encoder().embedding_dim,
+            num_classes=num_classes,
+            topk=(1, min(5, num_classes)),
+        )
+        # DistributedDataParallel refuses parameters that never get a gradient.
+        self.online_classifier.requires_grad_(online_probe)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embeds images with the trainable network.
+
+        Args:
+            images: ``(B, C, H, W)``, normalised as ``PRGTransform`` does.
+
+        Returns:
+            ``(B, D)`` in float32.
+        """
+        features, _ = extract_features(self.velocity, images, path=self.path, ode=self.ode, feature=self.feature)
+        return features
+
+    def encoder(self) -> PRGEncoder:
+        """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
+        return PRGEncoder(self.ema.module, self.path, self.ode, self.feature, input_shape=self.input_shape)
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """The flow-matching loss of the first view."""
+        x = _first_view(batch)
+        position = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        noise, tau = self._draw(x, position)
+        loss: Tensor = self.criterion(self.velocity, x, noise=noise, tau=tau)
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(x))
+        if not self.online_probe:
+            return loss
+        probe_loss, logs = self.online_classifier.training_step((self(x).detach(), batch[1]), batch_idx)
+        self.log_dict(logs, sync_dist=True, batch_size=len(x))
+        return loss + probe_loss
+
+    def validation_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """The held-out loss, for Trainers that validate."""
+        x = _first_view(batch)
+        loss = self.held_out_loss(x, batch_idx)
+        self.log("val_loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
+        return loss
+
+    def held_out_loss(self, x: Tensor, position: int) -> Tensor:
+        """The loss of the averaged weights, with the same noise every time, so that epochs can be compared."""
+        generator = generator_for(self.seed, "validation", position, device=x.device)
+        loss: Tensor = self.criterion(self.ema.module, x, generator=generator)
+        return loss
+
+    def _draw(self, x: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """Noise and tau of this step: drawn for the global batch, of which this process takes its slice."""
+        processes = self.trainer.world_size if self._trainer is not None else 1
+        generator = generator_for(self.seed, "train", position, device=x.device)
+        noise = torch.randn(
+            (processes * len(x), *x.shape[1:]), generator=generator, device=x.device, dtype=torch.float32
+        )
+        tau = self.criterion.sample_tau(processes * len(x), generator=generator, device=x.device)
+        mine = slice(self.global_rank * len(x), (self.global_rank + 1) * len(x))
+        return noise[mine], tau[mine]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimiser step, after which the averaged weights follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.velocity)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW or Adam with warm-up and, by default, cosine decay, stepped with every batch."""
+        recipe = self.optimization
+        kind: Callable[..., torch.optim.Optimizer]
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        groups: list[dict[str, Any]] = [
+            {"params": list(self.velocity.parameters()), "weight_decay": recipe.weight_decay}
+        ]
+        if self.online_probe:
+            groups.append({"params": list(self.online_classifier.parameters()), "weight_decay": 0.0})
+        optimizer = kind(groups, lr=recipe.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = min(total, round(total * recipe.warmup_epochs / recipe.epochs))
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if recipe.schedule == "cosine":
+            scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=total)
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+def _first_view(batch: Sequence[Any]) -> Tensor:
+    views = batch[0]
+    x: Tensor = views[0] if isinstance(views, list | tuple) else views
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def build_velocity(
+    recipe: UNetRecipe | DiTRecipe | ImportRecipe, input_shape: Sequence[int], *, trust: bool = False
+) -> nn.Module:
+    """Builds the velocity network that a recipe describes.
+
+    Args:
+        recipe: The recipe's ``method.backbone``.
+        input_shape: ``(C, H, W)`` with H = W.
+        trust: Whether code that the recipe names may be imported and run.
+
+    Raises:
+        UserError: If the settings do not fit the images, or foreign code is named and not trusted or not found.
+    """
+    channels, size, _ = input_shape
+    settings = recipe.model_dump(exclude={"name"})
+    if isinstance(recipe, ImportRecipe):
+        return _import_velocity(recipe, trust=trust)
+    try:
+        if isinstance(recipe, UNetRecipe):
+            return UNet(image_size=size, in_channels=channels, **settings)
+        return DiT(image_size=size, in_channels=channels, **settings)
+    except ValueError as error:
+        raise UserError(f"method.backbone does not fit images of {channels} x {size} x {size}: {error}") from None
+
+
+def _import_velocity(recipe: ImportRecipe, *, trust: bool) -> nn.Module:
+    if not trust:
+        raise UserError(
+            f"This recipe runs code of its own, {recipe.target!r}. If you trust it, say so: --trust on the command "
+            "line, trust=True in Python."
+        )
+    module_name, _, attribute = recipe.target.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"method.backbone.target {recipe.target!r} cannot be imported: {error}.") from None
+    try:
+        network = found(**recipe.kwargs)
+    except TypeError as error:
+        raise UserError(f"{recipe.target} does not take method.backbone.kwargs: {error}.") from None
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{recipe.target} gave a {type(network).__name__}; a torch.nn.Module is needed.")
+    return network
+
+
+def prg_from_recipe(
+    method: PRGRecipe,
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    optimization: TrainRecipe,
+    seed: int,
+    trust: bool = False,
+) -> PRG:
+    """Builds the module that a recipe describes."""
+    return PRG(
+        batch_size_per_device=optimization.batch_size,
+        num_classes=max(2, num_classes),
+        input_shape=input_shape,
+        backbone=build_velocity(method.backbone, input_shape, trust=trust),
+        path=method.path,
+        coupling=method.coupling,
+        tau_sampling=method.tau_sampling,
+        ode=method.ode,
+        feature=method.feature,
+        optimization=optimization,
+        seed=seed,
+    )

@@ -1,0 +1,212 @@
+"""The figures of a run, each in a light and a dark version (``name.png``, ``name-dark.png``)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from lightly_prg.plot_embeddings import plot_embedding_map
+from lightly_prg.plot_images import plot_samples, plot_trajectory
+from lightly_prg.plot_style import (
+    Array,
+    Theme,
+    dark_twin,
+    log_axis,
+    new_axes,
+    new_figure,
+    remark,
+    write_figure,
+)
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = [
+    "dark_twin",
+    "plot_accuracy_bars",
+    "plot_curves",
+    "plot_embedding_map",
+    "plot_round_trip",
+    "plot_samples",
+    "plot_trajectory",
+]
+
+_FRAMES = 8
+
+
+def plot_curves(rows: Sequence[Mapping[str, float | None]], path: Path) -> None:
+    """Draws training and validation loss, and the learning rate in a strip below.
+
+    Args:
+        rows: Rows of ``metrics.csv``; ``step``, ``train_loss``, ``validation_loss`` and ``lr`` are
+            read, each may be missing or None. Without ``step`` the number of the row stands for it.
+        path: Where to write the PNG.
+    """
+    train, validation, rate = (_series(rows, key) for key in ("train_loss", "validation_loss", "lr"))
+    smooth = _smoothed(train[1])
+    is_smoothed = smooth is not train[1]
+
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(500, 320)
+        has_rate = rate[0].size > 0
+        grid = figure.add_gridspec(1 + has_rate, 1, height_ratios=[4, 1][: 1 + has_rate])
+        blue, orange, *_ = theme.colours
+        axes = new_axes(figure, theme, grid[0])
+        axes.set_ylabel("loss")
+        if is_smoothed:
+            axes.plot(*train, color=blue, lw=0.8, alpha=0.35)
+        for (steps, _), values, colour, label in (
+            (train, smooth, blue, "training"),
+            (validation, validation[1], orange, "validation"),
+        ):
+            if steps.size:
+                marker = "o" if steps.size <= 40 else ""
+                axes.plot(steps, values, color=colour, lw=1.8, marker=marker, ms=3.5, label=label)
+        if axes.lines:
+            axes.legend(frameon=False, labelcolor=theme.text, fontsize=11)
+            if _log_scale_helps(smooth if smooth.size else validation[1]):
+                log_axis(axes.yaxis, axes.set_yscale)
+        else:
+            remark(axes, theme, "no finite loss was recorded")
+        bottom = axes
+        if has_rate:
+            bottom = new_axes(figure, theme, grid[1], sharex=axes)
+            bottom.plot(*rate, color=theme.muted, lw=1.4)
+            bottom.set_ylim(bottom=0.0)
+            bottom.set_yticks([0.0, rate[1].max()], ["0", f"{rate[1].max():.2g}"])
+            bottom.set_ylabel("learning\nrate", fontsize=10)
+            axes.tick_params(labelbottom=False)
+        if bottom.lines:
+            bottom.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+            bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        bottom.set_xlabel("step")
+        return figure
+
+    write_figure(path, draw)
+
+
+def plot_round_trip(steps: Sequence[int], errors: Sequence[float], path: Path) -> None:
+    """Draws the error of encoding and decoding against the number of steps, both logarithmic.
+
+    Args:
+        steps: Solver steps of one way.
+        errors: Root mean square difference after that many steps; zeros and NaN are left out.
+        path: Where to write the PNG.
+
+    Raises:
+        ValueError: If there is not one error for each number of steps.
+    """
+    pairs = sorted(zip(steps, errors, strict=True))
+    kept = [(step, error) for step, error in pairs if step > 0 and 0 < error < float("inf")]
+
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(500, 320)
+        axes = new_axes(figure, theme)
+        axes.set(xlabel="solver steps, one way", ylabel="round-trip error (RMSE)")
+        if not kept:
+            remark(axes, theme, "no error above zero to show")
+            return figure
+        axes.plot(*zip(*kept, strict=True), color=theme.colours[0], lw=1.8, marker="o", ms=6)
+        for point in kept:
+            axes.annotate(
+                f"{point[1]:.2g}", point, xytext=(6, 6), textcoords="offset points",
+                color=theme.text, fontsize=10.5,
+            )  # fmt: skip
+        axes.margins(x=0.12, y=0.15)
+        axes.set_xscale("log")
+        axes.set_xticks([step for step, _ in kept], [f"{step:,}" for step, _ in kept])
+        axes.xaxis.set_minor_locator(NullLocator())
+        log_axis(axes.yaxis, axes.set_yscale)
+        return figure
+
+    write_figure(path, draw)
+
+
+def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float | None]]], path: Path) -> None:
+    """Draws accuracies as horizontal bars: a group for each measure, a bar for each encoder.
+
+    Args:
+        accuracies: ``{measure: {encoder: (top-1 in [0, 1], standard deviation or None)}}``. An
+            encoder has one colour through all groups; the first stands out.
+        path: Where to write the PNG.
+
+    Raises:
+        ValueError: If there is no accuracy at all.
+    """
+    encoders = list(dict.fromkeys(name for group in accuracies.values() for name in group))
+    if not encoders:
+        raise ValueError("At least one accuracy is needed, got none.")
+    bars: dict[str, list[tuple[float, float, float | None]]] = {name: [] for name in encoders}
+    titles, y = [], 0.0
+    for title, group in accuracies.items():
+        titles.append((y, title))
+        for name in (name for name in encoders if name in group):
+            y += 1.0
+            bars[name].append((y, *group[name]))
+        y += 1.6
+
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(500, 25 * y + 70)
+        axes = new_axes(figure, theme)
+        # The second control is a baseline of the baseline, so it gets a grey.
+        blue, orange, *others, grey = theme.colours
+        colours = itertools.cycle((blue, orange, grey, *others))
+        for (name, places), colour in zip(bars.items(), colours, strict=False):
+            lengths = [100 * mean for _, mean, _ in places]
+            axes.barh([at for at, *_ in places], lengths, 0.86, color=colour, label=name)
+            for at, mean, deviation in places:
+                spread = 100 * (deviation or 0.0)
+                text = f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {spread:.1f}")
+                if spread:
+                    axes.errorbar(100 * mean, at, xerr=spread, color=theme.text, lw=1.2, capsize=3)
+                axes.annotate(
+                    text, (100 * mean + spread, at), xytext=(6, 0), textcoords="offset points",
+                    va="center", color=theme.text, fontsize=10.5,
+                    fontweight="bold" if name == encoders[0] else "normal",
+                )  # fmt: skip
+        for at, title in titles:
+            axes.annotate(title, (0, at), va="center", color=theme.text, fontsize=11.5)
+        axes.grid(axis="y", visible=False)
+        axes.set(ylim=(y - 0.9, -0.6), yticks=[], xlim=(0, 122), xticks=range(0, 101, 20))
+        axes.spines["bottom"].set_visible(False)
+        axes.set_xlabel("top-1 accuracy, %")
+        legend = {"frameon": False, "labelcolor": theme.text, "fontsize": 11}
+        figure.legend(loc="outside upper left", ncols=min(len(encoders), 3), **legend)
+        return figure
+
+    write_figure(path, draw)
+
+
+def _series(rows: Sequence[Mapping[str, float | None]], key: str) -> tuple[Array, Array]:
+    """Steps and finite values of one column."""
+    pairs = []
+    for index, row in enumerate(rows):
+        step, value = row.get("step"), row.get(key)
+        if value is not None and np.isfinite(value):
+            pairs.append((float(index if step is None else step), float(value)))
+    steps, values = np.array(sorted(pairs, key=lambda pair: pair[0])).reshape(-1, 2).T
+    return steps, values
+
+
+def _smoothed(values: Array) -> Array:
+    """Mean over a twentieth of the curve around each point; short curves stay as they are."""
+    half = len(values) // 40
+    if half == 0:
+        return values
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    first, last = np.maximum(index - half, 0), np.minimum(index + half + 1, len(values))
+    return np.asarray((sums[last] - sums[first]) / (last - first))
+
+
+def _log_scale_helps(values: Array) -> bool:
+    """Whether a linear axis would press the later three quarters into a fifth of the height."""
+    if len(values) < 8 or values.min() <= 0:
+        return False
+    return bool(np.ptp(values[len(values) // 4 :]) < 0.2 * np.ptp(values))

@@ -1,0 +1,31 @@
+"""Counter-based randomness: every random draw is a function of (seed, counters), never of what ran before it.
+
+That is what lets a run that was cut off anywhere continue bit for bit, and two processes agree with one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def generator_for(*counters: int | str, device: torch.device | str = "cpu") -> torch.Generator:
+    """Returns a generator whose stream depends on ``counters`` alone.
+
+    Args:
+        counters: The seed, the purpose and the position of a draw, for example ``(seed, "noise", step)``. Tuples that
+            differ in any place give independent streams: they are hashed, not added.
+        device: Where the generator draws. Streams of different device types differ.
+
+    Example:
+        >>> a = torch.rand(2, generator=generator_for(0, "noise", 7))
+        >>> b = torch.rand(2, generator=generator_for(0, "noise", 7))
+        >>> bool((a == b).all())
+        True
+    """
+    digest = hashlib.sha256(repr(counters).encode()).digest()
+    generator = torch.Generator(device=device)
+    # 63 bits: torch takes negative seeds too, but not every device's generator does.
+    generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return generator

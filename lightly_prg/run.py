@@ -1,0 +1,256 @@
+"""The run folder: what is written where, locking it, exporting the encoder and loading it back.
+
+runs/<name>/
+recipe.yaml                              the resolved recipe
+checkpoints/last.ckpt                    the full training state, loads with weights_only=True
+encoder.safetensors, encoder.json        the exported encoder (averaged weights)
+metrics.csv                              one row for each logged step
+eval/<evaluator>.json                    results with the recipe's own options
+eval/<evaluator>-<options hash>.json     results with other options
+embeddings/                              cached features
+figures/*.png, report.html
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightly_prg.errors import UserError
+from lightly_prg.files import read_json, replacing, write_json, write_text
+from lightly_prg.recipe import FeatureSpec, OdeSpec, Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from lightly_prg.features import PRGEncoder
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. Creating the object touches nothing on disk."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """An existing run folder.
+
+        Raises:
+            UserError: If there is none.
+        """
+        run = cls(Path(folder))
+        if not run.folder.is_dir():
+            raise UserError(f"There is no run folder {run.folder}.")
+        if not run.recipe_file.is_file():
+            raise UserError(f"{run.folder} is not a run folder: it holds no recipe.yaml.")
+        return run
+
+    @property
+    def recipe_file(self) -> Path:
+        """The resolved recipe."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last full training state."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def metrics(self) -> Path:
+        """The training curve."""
+        return self.folder / "metrics.csv"
+
+    @property
+    def encoder_file(self) -> Path:
+        """The description of the exported encoder; its weights lie beside it."""
+        return self.folder / "encoder.json"
+
+    @property
+    def weights_file(self) -> Path:
+        """The weights of the exported encoder."""
+        return self.folder / "encoder.safetensors"
+
+    @property
+    def embeddings(self) -> Path:
+        """The cache of features."""
+        return self.folder / "embeddings"
+
+    @property
+    def figures(self) -> Path:
+        """The pictures of the report."""
+        return self.folder / "figures"
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether training ended and the encoder was exported."""
+        return self.encoder_file.is_file() and self.weights_file.is_file()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe that the run was made from."""
+        return load_recipe(self.recipe_file)
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """The content of encoder.json.
+
+        Raises:
+            UserError: If the run has no encoder yet, or it was written by a later version.
+        """
+        if not self.is_trained:
+            raise UserError(
+                f"{self.folder} has no encoder yet: finish it with `lightly-prg train {self.recipe_file} --resume "
+                f"--out {self.folder}`."
+            )
+        content = read_json(self.encoder_file)
+        if content.get("format_version") != FORMAT_VERSION:
+            raise UserError(
+                f"{self.encoder_file} has format version {content.get('format_version')!r}; "
+                f"this version of lightly-prg reads {FORMAT_VERSION}."
+            )
+        return content
+
+    def create(self, recipe: Recipe) -> None:
+        """Makes the folder and writes the recipe."""
+        write_text(self.recipe_file, recipe.to_yaml())
+
+    def clear(self) -> None:
+        """Removes what a former run left, but not the folder itself, whose lock is held."""
+        for entry in self.folder.iterdir():
+            if entry.name != ".lock":
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps other processes from writing into the folder; the lock dies with its owner.
+
+        Raises:
+            UserError: If another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # The file stays: removing it would let a third process lock a file that the second no longer sees.
+        with (self.folder / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"Another process is writing into {self.folder}.") from None
+            yield
+
+    def write_result(self, evaluator: str, result: Mapping[str, Any], *, own_options: bool) -> Path:
+        """Writes one result; those with the recipe's own options have the plain file name."""
+        name = evaluator
+        if not own_options:
+            options = json.dumps(
+                [result["encoder"], result["split"], result.get("labels"), result["options"]], sort_keys=True
+            )
+            name += "-" + hashlib.sha256(options.encode()).hexdigest()[:8]
+        path = self.folder / "eval" / f"{name}.json"
+        write_json(path, {"evaluator": evaluator, **result})
+        return path
+
+    def export(self, module: Any, *, data: Mapping[str, Any], training: Mapping[str, Any]) -> None:
+        """Writes the encoder of a trained PRG module: averaged weights and everything needed to use them."""
+        from safetensors.torch import save_file
+
+        encoder = module.encoder()
+        recipe = self.recipe
+        state = {key: value.contiguous().cpu() for key, value in encoder.velocity.state_dict().items()}
+        with replacing(self.weights_file) as temporary:
+            save_file(state, temporary)
+        write_json(
+            self.encoder_file,
+            {
+                "format_version": FORMAT_VERSION,
+                "name": recipe.name,
+                "method": recipe.method.name,
+                "architecture": recipe.method.backbone.model_dump(mode="json"),
+                "input_shape": list(encoder.input_shape),
+                "path": recipe.method.path,
+                "ode": recipe.method.ode.model_dump(mode="json"),
+                "feature": recipe.method.feature.model_dump(mode="json"),
+                "normalize": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
+                "embedding_dim": encoder.embedding_dim,
+                "nfe": encoder.nfe,
+                "parameters": sum(p.numel() for p in encoder.velocity.parameters()),
+                "recipe_sha256": recipe.sha256(),
+                "data": dict(data),
+                "training": dict(training),
+                "versions": versions(),
+            },
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    names = ("lightly-prg", "torch", "torchvision", "lightly", "pytorch-lightning", "torchdiffeq", "timm")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> PRGEncoder:
+    """An encoder of the architecture in encoder.json with fresh weights."""
+    from pydantic import TypeAdapter
+
+    from lightly_prg.features import PRGEncoder
+    from lightly_prg.flow import path_from_name
+    from lightly_prg.methods import build_velocity
+    from lightly_prg.recipe import BackboneRecipe
+
+    architecture: Any = TypeAdapter(BackboneRecipe).validate_python(description["architecture"])
+    return PRGEncoder(
+        build_velocity(architecture, description["input_shape"], trust=trust),
+        path_from_name(description["path"]),
+        OdeSpec(**description["ode"]),
+        FeatureSpec(**description["feature"]),
+        input_shape=description["input_shape"],
+        **description["normalize"],
+    )
+
+
+def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder:
+    """Loads the encoder of a run, in evaluation mode, on the CPU.
+
+    Args:
+        folder: The run folder, or any folder that holds its encoder.json and encoder.safetensors.
+        trust: Whether a run whose network is your own code (``backbone: {name: import}``) may import and run it.
+
+    Returns:
+        The encoder: ``encoder(images in [0, 1], (B, C, H, W)) -> (B, D)``.
+
+    Raises:
+        UserError: If there is no such run, it is not finished, its files are damaged, or its code is not trusted.
+
+    Example:
+        >>> encoder = load("runs/quickstart")  # doctest: +SKIP
+        >>> encoder(images).shape  # doctest: +SKIP
+        torch.Size([16, 256])
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    run = Run(Path(folder))
+    if not run.folder.is_dir():
+        raise UserError(f"There is no run folder {run.folder}.")
+    encoder = build_encoder(run.description, trust=trust)
+    try:
+        state = load_file(run.weights_file)
+        encoder.network.load_state_dict(state)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(":.")
+        raise UserError(f"{run.weights_file} is damaged or belongs to another network: {reason}.") from None
+    return encoder.eval()

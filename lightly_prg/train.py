@@ -1,0 +1,265 @@
+"""From a recipe to a trained run: data, module, Lightning's Trainer, export."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from lightly_prg.console import Console
+from lightly_prg.data import ImageSet, Splits, load_data
+from lightly_prg.errors import UserError
+from lightly_prg.hardware import is_first_process, pick_device, pick_precision
+from lightly_prg.methods import PRG
+from lightly_prg.methods.prg import prg_from_recipe
+from lightly_prg.randomness import generator_for
+from lightly_prg.recipe import Recipe
+from lightly_prg.run import Run, load
+from lightly_prg.training.batches import TrainingData
+from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
+from lightly_prg.training.log import TrainingLog
+
+
+def train(
+    recipe: Recipe,
+    *,
+    out: str | Path | None = None,
+    data: Splits | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    trust: bool = False,
+    console: Console | None = None,
+) -> Run:
+    """Pretrains the method of a recipe and writes the run folder; evaluation is a step of its own.
+
+    Args:
+        recipe: What to train.
+        out: The run folder; default ``runs/<name>``.
+        data: Image sets of your own, instead of the recipe's ``data`` section.
+        resume: Continue a run that was cut off. A finished one is left as it is.
+        overwrite: Replace a run that is there.
+        trust: Whether code that the recipe names may run.
+        console: Where progress is shown; default nowhere.
+
+    Returns:
+        The run, trained and with its encoder exported.
+
+    Raises:
+        UserError: If the recipe, the data or the folder does not allow it, or the loss stops being a number.
+        Interrupted: If it was stopped by Ctrl-C or SIGTERM; the state is saved and ``resume=True`` continues.
+    """
+    console = console if console is not None else Console(quiet=True)
+    first = is_first_process()  # Lightning starts the others with the same command
+    run = Run(Path(out) if out is not None else Path("runs") / recipe.name)
+    if first:
+        _check_folder(run, recipe, resume=resume, overwrite=overwrite)
+    if resume and run.is_trained:
+        console.say(f"{run.folder} is already trained.")
+        return run
+    if data is None:
+        data = load_splits(recipe, console)
+    # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
+    batches = TrainingData(data.train, recipe)
+    module = build_module(recipe, data, trust=trust)
+    if not first:
+        _fit(run, recipe, module, batches, data.validation, resume, console)
+        return run
+    with run.lock():
+        if overwrite:
+            run.clear()
+        run.create(recipe)
+        log = _fit(run, recipe, module, batches, data.validation, resume, console)
+        info = data.train
+        run.export(
+            module,
+            data={
+                "name": recipe.data.name,
+                "class_names": list(info.class_names),
+                "channels": info.channels,
+                "image_size": info.image_size,
+                "grey_levels": info.grey_levels,
+                "num_train": len(data.train),
+                "num_validation": len(data.validation),
+                "num_test": len(data.test),
+            },
+            training=log.summary(),
+        )
+    return run
+
+
+def load_splits(recipe: Recipe, console: Console) -> Splits:
+    """The image sets of a recipe, with a progress bar where they have to be decoded."""
+    with console.task(f"reading {recipe.data.name}", 1) as update:
+        return load_data(recipe.data, seed=recipe.seed, progress=update)
+
+
+def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> PRG:
+    """The method's module for these images, with weights that depend on the seed alone."""
+    info = data.train
+    # The caller's own random state is not ours to change.
+    with torch.random.fork_rng():
+        torch.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
+        module = prg_from_recipe(
+            recipe.method,
+            input_shape=(info.channels, info.image_size, info.image_size),
+            num_classes=info.num_classes,
+            optimization=recipe.train,
+            seed=recipe.seed,
+            trust=trust,
+        )
+    if recipe.init_from is not None:
+        source = load(recipe.init_from, trust=trust).network
+        try:
+            module.velocity.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"init_from: the network of {recipe.init_from} does not fit: {reason}") from None
+        module.ema.module.load_state_dict(module.velocity.state_dict())
+    return module
+
+
+def _check_folder(run: Run, recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other.")
+    if resume:
+        if not run.recipe_file.is_file():
+            raise UserError(f"There is nothing to resume: {run.folder} holds no run.")
+        if run.recipe.sha256() != recipe.sha256():
+            raise UserError(
+                f"{run.folder} was made from another recipe. Resume it with its own: "
+                f"`lightly-prg train {run.recipe_file} --out {run.folder} --resume`."
+            )
+    elif run.folder.exists() and any(entry.name != ".lock" for entry in run.folder.iterdir()):
+        if not run.recipe_file.is_file():
+            raise UserError(f"{run.folder} holds files that are no run; choose another folder with --out.")
+        if not overwrite:
+            state = "a finished run" if run.is_trained else "a run that is not finished"
+            raise UserError(
+                f"{run.folder} already holds {state}. Continue it with --resume, replace it with --overwrite, or "
+                "choose another folder with --out."
+            )
+    if shutil.disk_usage(_existing(run.folder)).free < 64 * 2**20:
+        raise UserError(f"There is less than 64 MiB of free disk space for {run.folder}.")
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return folder
+
+
+def _fit(
+    run: Run,
+    recipe: Recipe,
+    module: PRG,
+    batches: TrainingData,
+    held_out: ImageSet,
+    resume: bool,
+    console: Console,
+) -> TrainingLog:
+    settings = recipe.train
+    state = read_checkpoint(run.checkpoint, recipe) if resume and run.checkpoint.is_file() else None
+    device = pick_device(settings.accelerator)
+    precision = pick_precision(settings.precision, device).precision
+    # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
+    if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        module.velocity.compile()
+    module.velocity.to(memory_format=torch.channels_last)
+    module.ema.to(memory_format=torch.channels_last)
+    log = TrainingLog(
+        run.metrics,
+        console,
+        steps_per_epoch=batches.steps_per_epoch,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        held_out=held_out,
+        held_out_every=settings.checkpoint_every,
+        device=str(device),
+        precision=precision,
+    )
+    checkpoint = LastCheckpoint(
+        run.checkpoint,
+        recipe_sha256=recipe.sha256(),
+        every=settings.checkpoint_every * batches.steps_per_epoch,
+        accumulate=settings.accumulate,
+        total=batches.total,
+    )
+    if state is not None:
+        batches.start = checkpoint.position_in(state)
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = pl.Trainer(
+        # One long epoch: which images make up a batch is decided by the position alone (see BatchStream), so that
+        # there is one way to be cut off and one way to continue.
+        max_epochs=1,
+        accelerator=settings.accelerator,
+        devices=settings.devices if device.type != "cpu" or settings.devices != "auto" else 1,
+        strategy=settings.strategy,
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        callbacks=[log, checkpoint],
+        logger=_tensorboard(run) if is_first_process() else False,
+        log_every_n_steps=50,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=run.folder,
+    )
+    with _stop_signals(checkpoint), warnings.catch_warnings():
+        # Lightning's advice on workers and on resuming inside an epoch does not fit a stream of batches that knows
+        # its own position.
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        warnings.filterwarnings("ignore", module="lightning_fabric")
+        trainer.fit(module, datamodule=batches, ckpt_path=run.checkpoint if state is not None else None)
+    module.cpu()
+    return log
+
+
+def _tensorboard(run: Run) -> Any:
+    """TensorBoard's logger where it is installed; metrics.csv is written in any case."""
+    if find_spec("tensorboard") is None:
+        return False
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(run.folder, name="", version="tensorboard")
+
+
+@contextmanager
+def _stop_signals(checkpoint: LastCheckpoint) -> Iterator[None]:
+    """Turns Ctrl-C and SIGTERM into a stop after the current step, when the state is whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        if checkpoint.stop_signal is not None:
+            raise KeyboardInterrupt  # asked twice: at once, with the checkpoint that is there
+        checkpoint.stop_signal = number
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit:
+        # Lightning answers a KeyboardInterrupt with sys.exit(1).
+        raise Interrupted(signal.SIGINT, saved=False) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Interrupted", "build_module", "load_splits", "train"]

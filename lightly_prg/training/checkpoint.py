@@ -1,0 +1,112 @@
+"""The last checkpoint: written whole, only where the state is whole, and read back only if it fits."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from lightly_prg.errors import UserError
+from lightly_prg.files import replacing
+from lightly_prg.recipe import Recipe
+
+_KEY = "LastCheckpoint"
+
+
+class Interrupted(Exception):
+    """Training was stopped by a signal.
+
+    Attributes:
+        signal_number: SIGINT (Ctrl-C) or SIGTERM.
+        saved: Whether the state at that moment was saved; otherwise the last checkpoint holds.
+    """
+
+    def __init__(self, signal_number: int, *, saved: bool) -> None:
+        super().__init__("Training was interrupted.")
+        self.signal_number = signal_number
+        self.saved = saved
+
+
+class LastCheckpoint(Callback):
+    """Keeps ``checkpoints/last.ckpt`` up to date and stops training between two steps when a signal came.
+
+    Args:
+        path: Where it is written.
+        recipe_sha256: Stored, so that a checkpoint cannot continue another recipe.
+        every: Batches between two checkpoints.
+        accumulate: Batches of one optimiser step; a checkpoint between them would lose their gradients.
+        total: Batches of the whole training.
+        seconds: At the latest after this long there is another one.
+    """
+
+    def __init__(
+        self, path: Path, *, recipe_sha256: str, every: int, accumulate: int, total: int, seconds: float = 300.0
+    ) -> None:
+        self.path = path
+        self.recipe_sha256 = recipe_sha256
+        self.every = every
+        self.accumulate = accumulate
+        self.total = total
+        self.seconds = seconds
+        self.stop_signal: int | None = None
+        self._position = 0
+        self._due = False
+        self._last = time.monotonic()
+
+    @property
+    def state_key(self) -> str:
+        """The place of this callback's state in a checkpoint."""
+        return _KEY
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the stream of batches the checkpoint was written, and for which recipe."""
+        return {"position": self._position, "recipe_sha256": self.recipe_sha256}
+
+    @staticmethod
+    def position_in(state: dict[str, Any]) -> int:
+        """The number of batches that a checkpoint has behind it."""
+        return int(state["callbacks"][_KEY]["position"])
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is time, and raises ``Interrupted`` when a signal came."""
+        self._position = batch_idx + 1
+        stop = self.stop_signal is not None
+        late = time.monotonic() - self._last > self.seconds
+        if trainer.world_size > 1:
+            # Saving is collective, so every process has to decide alike.
+            stop, late = (bool(trainer.strategy.reduce_boolean_decision(flag, all=False)) for flag in (stop, late))
+        self._due = self._due or late or stop or self._position % self.every == 0
+        whole = self._position % self.accumulate == 0 or self._position == self.total
+        if not (self._due and whole):
+            return
+        with replacing(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+            if trainer.global_rank != 0:
+                temporary.touch()
+        self._due, self._last = False, time.monotonic()
+        if stop and self._position < self.total:
+            raise Interrupted(self.stop_signal or 15, saved=True)
+
+
+def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Reads a checkpoint as plain data, without running code from it.
+
+    Raises:
+        UserError: If the file is damaged, is not one of ours, or belongs to another recipe.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored = state["callbacks"][_KEY]["recipe_sha256"]
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0].rstrip(":.")
+        raise UserError(f"{path} is damaged or is no checkpoint of lightly-prg: {reason}.") from None
+    if stored != recipe.sha256():
+        raise UserError(f"{path} belongs to another recipe; train anew with --overwrite.")
+    return state

@@ -1,0 +1,1 @@
+"""The shipped recipes, runnable by name: ``lightly-prg recipes list``."""

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightly_prg.data import Splits
+from lightly_prg.errors import UserError
+from lightly_prg.methods import PRG
+from lightly_prg.recipe import Recipe
+from lightly_prg.run import Run
+from lightly_prg.train import train
+from lightly_prg.training.batches import BatchStream
+from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint
+
+# 44 images in batches of 8: 5 batches an epoch, 15 in all.
+
+
+def weights(run: Run) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = torch.load(run.checkpoint, weights_only=True)["state_dict"]
+    return state
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Killed(Exception):
+    pass
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
+    """Raises inside the training step, as a kill would: nothing is saved on the way out."""
+    original = PRG.training_step
+
+    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == position:
+            raise Killed
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(PRG, "training_step", step)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("position", [4, 5, 8, 11, 14])
+def test_killed_and_resumed__equals_uninterrupted(
+    tmp_path: Path,
+    tiny_recipe: Recipe,
+    tiny_splits: Splits,
+    monkeypatch: pytest.MonkeyPatch,
+    position: int,
+    accumulate: int,
+) -> None:
+    recipe = tiny_recipe.model_copy(update={"train": tiny_recipe.train.model_copy(update={"accumulate": accumulate})})
+    # A checkpoint after every optimiser step: the last one before the kill lies in the middle of an epoch.
+    every = LastCheckpoint.__init__
+
+    def each_step(self: LastCheckpoint, path: Path, **options: Any) -> None:
+        every(self, path, **{**options, "every": 3})
+
+    monkeypatch.setattr(LastCheckpoint, "__init__", each_step)
+    whole = train(recipe, out=tmp_path / "whole", data=tiny_splits)
+    with monkeypatch.context() as patch:
+        die_at(patch, position)
+        with pytest.raises(Killed):
+            train(recipe, out=tmp_path / "cut", data=tiny_splits)
+    cut = train(recipe, out=tmp_path / "cut", data=tiny_splits, resume=True)
+    assert same(weights(whole), weights(cut))
+    optimisers = [torch.load(run.checkpoint, weights_only=True)["optimizer_states"] for run in (whole, cut)]
+    assert str(optimisers[0]) == str(optimisers[1])
+    assert whole.weights_file.read_bytes() == cut.weights_file.read_bytes()
+    losses = []
+    for run in (whole, cut):
+        with run.metrics.open() as file:
+            losses.append([(row["step"], row["train_loss"], row["validation_loss"]) for row in csv.DictReader(file)])
+    assert losses[0] == losses[1], "no step is missing, written twice or averaged differently"
+
+
+def test_ctrl_c__saves_and_resumes(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny_recipe, out=tmp_path / "whole", data=tiny_splits)
+    original = PRG.training_step
+
+    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PRG, "training_step", step)
+        with pytest.raises(Interrupted) as stopped:
+            train(tiny_recipe, out=tmp_path / "cut", data=tiny_splits)
+    assert stopped.value.saved
+    assert stopped.value.signal_number == signal.SIGINT
+    cut = Run(tmp_path / "cut")
+    assert torch.load(cut.checkpoint, weights_only=True)["callbacks"]["LastCheckpoint"]["position"] == 8
+    train(tiny_recipe, out=tmp_path / "cut", data=tiny_splits, resume=True)
+    assert same(weights(whole), weights(cut))
+
+
+def test_nan_loss__stops_names_the_step_and_keeps_the_checkpoint(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PRG.training_step
+
+    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+        loss = original(self, batch, batch_idx)
+        return loss * float("nan") if batch_idx == 8 else loss
+
+    monkeypatch.setattr(PRG, "training_step", step)
+    with pytest.raises(UserError, match=r"nan at step 10 of 15"):
+        train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    state = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert state["callbacks"]["LastCheckpoint"]["position"] == 5
+    assert all(bool(value.isfinite().all()) for value in state["state_dict"].values())
+
+
+def test_folder__is_protected(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    out = tmp_path / "run"
+    run = train(tiny_recipe, out=out, data=tiny_splits)
+    before = run.weights_file.read_bytes()
+    with pytest.raises(UserError, match=r"finished run.*--overwrite"):
+        train(tiny_recipe, out=out, data=tiny_splits)
+    other = tiny_recipe.model_copy(update={"seed": 1})
+    with pytest.raises(UserError, match="another recipe"):
+        train(other, out=out, data=tiny_splits, resume=True)
+    assert run.weights_file.read_bytes() == before
+    train(other, out=out, data=tiny_splits, overwrite=True)
+    assert run.weights_file.read_bytes() != before
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="no run"):
+        train(tiny_recipe, out=stranger, data=tiny_splits, overwrite=True)
+    assert (stranger / "thesis.tex").exists()
+
+
+def test_folder__in_use_by_another_process(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    run = Run(tmp_path / "run")
+    with run.lock(), pytest.raises(UserError, match="Another process"):
+        train(tiny_recipe, out=run.folder, data=tiny_splits, overwrite=True)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign"])
+def test_checkpoint__damaged_is_told(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, damage: str) -> None:
+    run = Run(tmp_path / "run")
+    run.create(tiny_recipe)
+    run.checkpoint.parent.mkdir()
+    torch.save({"state_dict": {"x": torch.zeros(1000)}}, run.checkpoint)
+    if damage == "truncated":
+        run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:700])
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged or is no checkpoint"):
+        train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True)
+
+
+def test_batch_larger_than_the_set(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    recipe = tiny_recipe.model_copy(update={"train": tiny_recipe.train.model_copy(update={"batch_size": 64})})
+    with pytest.raises(UserError, match=r"train\.batch_size is 64, but there are 44"):
+        train(recipe, out=tmp_path / "run", data=tiny_splits)
+    assert not (tmp_path / "run").exists()
+
+
+def test_init_from__starts_with_the_weights_of_a_run(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    from lightly_prg.train import build_module
+
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    recipe = tiny_recipe.model_copy(update={"init_from": str(run.folder)})
+    module = build_module(recipe, tiny_splits, trust=False)
+    stored = torch.load(run.checkpoint, weights_only=True)["state_dict"]
+    for key, value in module.velocity.state_dict().items():
+        assert torch.equal(value, stored[f"ema.module.{key}"])
+        assert torch.equal(module.ema.module.state_dict()[key], value)
+
+
+class TestBatchStream:
+    def test_epochs__are_permutations_that_differ(self) -> None:
+        stream = BatchStream(12, batch_size=4, epochs=2, seed=0)
+        batches = list(stream)
+        assert len(batches) == len(stream) == 6
+        first, second = ([i for batch in half for i in batch] for half in (batches[:3], batches[3:]))
+        assert sorted(first) == sorted(second) == list(range(12))
+        assert first != second
+
+    def test_start__continues_the_same_stream(self) -> None:
+        whole = list(BatchStream(13, batch_size=4, epochs=3, seed=5))
+        for start in range(len(whole)):
+            assert list(BatchStream(13, batch_size=4, epochs=3, seed=5, start=start)) == whole[start:]
+
+    def test_processes__share_the_global_batch(self) -> None:
+        whole = list(BatchStream(13, batch_size=4, epochs=2, seed=1))
+        parts = [list(BatchStream(13, batch_size=4, epochs=2, seed=1, rank=r, processes=2)) for r in (0, 1)]
+        assert [a + b for a, b in zip(*parts, strict=True)] == whole
