@@ -71,8 +71,7 @@ def write_report(run_dir: Path) -> Path:
     run_dir, notes = Path(run_dir), list[str]()
     files = read_evaluations(run_dir, notes)
     recipe, encoder, round_trip = (
-        read_mapping(run_dir / name, notes)
-        for name in ("recipe.yaml", "encoder.json", "eval/round_trip.json")
+        read_mapping(run_dir / name, notes) for name in ("recipe.yaml", "encoder.json", "eval/round_trip.json")
     )
     method = method_name(recipe, encoder)
     rows = build_rows(files, method=method, own_split=own_split(recipe), notes=notes)
@@ -132,9 +131,7 @@ def _draw_curves(run_dir: Path, notes: list[str]) -> None:
         return
     try:
         with metrics.open(newline="", encoding="utf-8") as file:
-            rows = [
-                {key: _parsed(text) for key, text in row.items()} for row in csv.DictReader(file)
-            ]
+            rows = [{key: _parsed(text) for key, text in row.items()} for row in csv.DictReader(file)]
     except (OSError, ValueError, csv.Error):
         notes.append("metrics.csv could not be read and was left out.")
         return
@@ -195,9 +192,7 @@ def _facts(recipe: Mapping[str, Any], encoder: Mapping[str, Any]) -> list[tuple[
             (encoder.get("path") or lookup(recipe, "method", "path"), ""),
             (lookup(recipe, "method", "coupling"), "coupling"),
         ),
-        "Embedding": _joined(
-            (_feature(encoder.get("feature")), ""), (encoder.get("embedding_dim"), "dimensions")
-        ),
+        "Embedding": _joined((_feature(encoder.get("feature")), ""), (encoder.get("embedding_dim"), "dimensions")),
         "Solver": _joined(
             (lookup(ode, "solver"), ""),
             (lookup(ode, "steps"), "steps"),
@@ -264,24 +259,19 @@ def _duration(value: Any) -> str:
         return ""
     minutes = round(seconds / 60)
     clock = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-    return f"{seconds:,.1f} s ({clock})" if minutes >= 2 else f"{seconds:,.1f} s"
+    return f"{seconds:,.1f} s ({clock})" if seconds >= 120 else f"{seconds:,.1f} s"
 
 
 def _details(data: Mapping[str, Any]) -> str:
-    """What the table does not show of a result."""
-    texts = []
-    for name, value in data.items():
-        if name == "by_k" and isinstance(value, Mapping):
-            known = {k: number(top1) for k, top1 in value.items()}
-            texts += [f"k = {k}: {100 * v:.2f} %" for k, v in known.items() if v is not None]
-        elif name == "options" and isinstance(value, Mapping):
-            texts += [f"{key} {option}" for key, option in value.items() if option is not None]
-        elif (
-            name in ("num_train", "num_test", "draws", "seed", "nfe") and number(value) is not None
-        ):
-            texts.append(f"{name} {count(value)}")
-        elif name == "seconds" and number(value) is not None:
-            texts.append(f"{number(value):,.2f} s")
+    """What the table does not show of a result, in the file's own words."""
+    by_k, options = (data.get(key) for key in ("by_k", "options"))
+    values = {f"k = {k}": value for k, value in by_k.items()} if isinstance(by_k, Mapping) else {}
+    percents = {**values, "top-5": data.get("top5"), "validation": data.get("validation_top1")}
+    texts = [f"{name}: {value:.2f} %" for name, value in percents.items() if number(value) is not None]
+    names = ("num_train", "num_test", "draws", "seed", "nfe", "seconds")
+    texts += [f"{name} {count(data[name])}" for name in names if number(data.get(name)) is not None]
+    if isinstance(options, Mapping):
+        texts += [f"{name} {option}" for name, option in options.items() if option is not None]
     return " · ".join(texts)
 
 

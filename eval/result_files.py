@@ -31,8 +31,8 @@ class Score:
     """One accuracy of one encoder.
 
     Attributes:
-        top1: Share of images whose class was found, in [0, 1]; the mean where labels were drawn
-            several times.
+        top1: Percent of the images whose class was found; the mean where labels were drawn several
+            times.
         deviation: Standard deviation over the draws, None for a single one.
         draws: How often labels were drawn.
         num_test: Images it was measured on.
@@ -47,18 +47,18 @@ class Score:
 
     @property
     def percent(self) -> str:
-        """The accuracy in percent with one decimal, ``98.6``."""
-        return f"{100 * self.top1:.1f}"
+        """The accuracy with one decimal, ``98.6``."""
+        return f"{self.top1:.1f}"
 
     @property
     def spread(self) -> str:
         """The deviation likewise, with its sign: ``± 0.8``, or nothing."""
-        return "" if self.deviation is None else f"± {100 * self.deviation:.1f}"
+        return "" if self.deviation is None else f"± {self.deviation:.1f}"
 
     @property
     def variance(self) -> float:
         """Squared standard error that the numbers of images and draws leave, as far as known."""
-        of_images = self.top1 * (1.0 - self.top1) / self.num_test if self.num_test else 0.0
+        of_images = self.top1 * (100.0 - self.top1) / self.num_test if self.num_test else 0.0
         of_draws = self.deviation**2 / self.draws if self.deviation and self.draws else 0.0
         return of_images + of_draws
 
@@ -96,15 +96,18 @@ class EvaluationFile:
         """What has to be equal for two accuracies to be comparable."""
         return self.data.get("num_train"), self.data.get("num_test"), self.score.detail
 
-    def preference(self, reference: EvaluationFile) -> tuple[Any, ...]:
-        """Of several results for one cell of the table the one with the largest value is shown."""
-        return (
-            self.conditions == reference.conditions,
-            self.data.get("options") == reference.data.get("options"),
-            # The plain file name is that of the recipe's own options.
-            self.file.stem == self.evaluator,
-            self.file.stat().st_mtime_ns,
-        )
+    def preference(self, reference: EvaluationFile | None) -> tuple[Any, ...]:
+        """Of several results for one cell of the table the one with the largest value is shown.
+
+        Args:
+            reference: What it will be compared with, the run's own result.
+        """
+        # The plain file name is that of the recipe's own options.
+        age = self.file.stem == self.evaluator, self.file.stat().st_mtime_ns
+        if reference is None:
+            return age
+        same_options = self.data.get("options") == reference.data.get("options")
+        return self.conditions == reference.conditions, same_options, *age
 
 
 def read_evaluations(run_dir: Path, notes: list[str]) -> list[EvaluationFile]:
@@ -125,9 +128,11 @@ def _evaluation(file: Path, notes: list[str]) -> EvaluationFile | None:
     if "top1" not in data:  # another measurement, which is no accuracy
         return None
     top1, evaluator = number(data["top1"]), data.get("evaluator")
-    if top1 is None or not 0.0 <= top1 <= 1.0 or not isinstance(evaluator, str):
-        notes.append(f"{file.name} holds no accuracy between 0 and 1 and was left out.")
+    if top1 is None or not 0.0 <= top1 <= 100.0 or not isinstance(evaluator, str):
+        notes.append(f"{file.name} holds no accuracy between 0 and 100 and was left out.")
         return None
+    if data.get("converged") is False:
+        notes.append(f"{file.name}: the fit was stopped before it converged.")
     labels, deviation, draws = (number(data.get(key)) for key in ("labels", "top1_std", "draws"))
     k = number(lookup(data, "options", "k"))
     detail = "" if k is None else _SPACE.join(("k", "=", f"{k:g}"))

@@ -61,9 +61,7 @@ def result_rows(run_dir: Path) -> list[ResultRow]:
     files = read_evaluations(run_dir, notes)
     recipe = read_mapping(Path(run_dir) / "recipe.yaml", notes)
     encoder = read_mapping(Path(run_dir) / "encoder.json", notes)
-    return build_rows(
-        files, method=method_name(recipe, encoder), own_split=own_split(recipe), notes=notes
-    )
+    return build_rows(files, method=method_name(recipe, encoder), own_split=own_split(recipe), notes=notes)
 
 
 def format_table(rows: Sequence[ResultRow]) -> Table:
@@ -120,7 +118,8 @@ def _comparison(run: ResultRow, control: ResultRow, *, numbers: bool) -> str:
     """``beats raw pixels in ... and falls behind raw pixels in ...``."""
     beats, behind, close = "beats {}", "falls behind {}", "is too close to {} to call"
     verbs: dict[str, list[str]] = {beats: [], behind: [], close: []}
-    for column in (column for column in run.scores if column in control.scores):
+    shared = [column for column in run.scores if column in control.scores]
+    for column in shared:
         ours, theirs = run.scores[column], control.scores[column]
         difference = ours.top1 - theirs.top1
         verb = beats if difference > 0 else behind
@@ -130,14 +129,12 @@ def _comparison(run: ResultRow, control: ResultRow, *, numbers: bool) -> str:
         verbs[verb].append(text if numbers else column)
     name = f"a {control.name}" if control.encoder == "random_network" else control.name
     said = {verb.format(name): columns for verb, columns in verbs.items() if columns}
-    if len(said) == 1 and not numbers:
-        return f"{next(iter(said))} throughout" if len(run.scores) > 1 else next(iter(said))
+    if len(said) == 1 and len(shared) == len(run.scores) and not numbers:
+        return next(iter(said)) + (" throughout" if len(shared) > 1 else "")
     return listed(f"{text} in {listed(columns)}" for text, columns in said.items())
 
 
-def build_rows(
-    files: Sequence[EvaluationFile], *, method: str, own_split: str, notes: list[str]
-) -> list[ResultRow]:
+def build_rows(files: Sequence[EvaluationFile], *, method: str, own_split: str, notes: list[str]) -> list[ResultRow]:
     """Picks a result for each split, encoder and column; what the run was not judged by is out."""
     of_run = [file for file in files if file.encoder == "run"]
     shown = {(file.split, file.column) for file in of_run or files}
@@ -148,8 +145,7 @@ def build_rows(
         for encoder in sorted({file.encoder for file in here}, key=lambda e: rank(e, ENCODERS)):
             picked: dict[str, EvaluationFile] = {}
             for file in (file for file in here if file.encoder == encoder):
-                reference = references.get(file.column, file)
-                rivals = (picked.get(file.column, file), file)
+                rivals, reference = (picked.get(file.column, file), file), references.get(file.column)
                 picked[file.column] = max(rivals, key=lambda rival: rival.preference(reference))
             for column, file in picked.items():
                 if file.conditions != references.setdefault(column, file).conditions:

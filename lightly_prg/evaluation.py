@@ -30,7 +30,6 @@ from lightly_prg.files import write_json
 from lightly_prg.hardware import pick_device, pick_precision
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.plotting import (
-    plot_curves,
     plot_embedding_map,
     plot_round_trip,
     plot_samples,
@@ -308,16 +307,4 @@ class Evaluation:
 
     def report(self) -> Path:
         """Renders report.html from what the folder holds."""
-        rows = _metrics(self.run)
-        if rows:
-            plot_curves(rows, self.run.figures / "curves.png")
         return write_report(self.run.folder)
-
-
-def _metrics(run: Run) -> list[dict[str, float | None]]:
-    import csv
-
-    if not run.metrics.is_file():
-        return []
-    with run.metrics.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) if value else None for key, value in row.items()} for row in csv.DictReader(file)]

@@ -101,8 +101,8 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # The pixels are decoded by now; an EXIF block that cannot be parsed says nothing about
-        # orientation.
+        # The pixels are decoded by now. An EXIF block that cannot be parsed, on which older versions
+        # of Pillow raise whatever their parser raises, says nothing about orientation.
         return image
 
 

@@ -92,9 +92,11 @@ def new_axes(figure: Figure, theme: Theme, *place: Any, sharex: Axes | None = No
 
 
 def log_axis(axis: Any, set_scale: Callable[[str], None]) -> None:
-    """Makes an axis logarithmic with plain numbers, also where it spans less than a decade."""
+    """Makes an axis logarithmic with plain numbers, of which some also stand within a decade."""
     set_scale("log")
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    low, high = axis.get_view_interval()
+    within = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=within, numticks=12))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
     axis.set_minor_locator(NullLocator())

@@ -132,8 +132,8 @@ def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float 
     """Draws accuracies as horizontal bars: a group for each measure, a bar for each encoder.
 
     Args:
-        accuracies: ``{measure: {encoder: (top-1 in [0, 1], standard deviation or None)}}``. An
-            encoder has one colour through all groups; the first stands out.
+        accuracies: ``{measure: {encoder: (top-1 in percent, standard deviation or None)}}``. An
+            encoder has one colour through all groups.
         path: Where to write the PNG.
 
     Raises:
@@ -158,17 +158,16 @@ def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float 
         blue, orange, *others, grey = theme.colours
         colours = itertools.cycle((blue, orange, grey, *others))
         for (name, places), colour in zip(bars.items(), colours, strict=False):
-            lengths = [100 * mean for _, mean, _ in places]
+            lengths = [mean for _, mean, _ in places]
             axes.barh([at for at, *_ in places], lengths, 0.86, color=colour, label=name)
             for at, mean, deviation in places:
-                spread = 100 * (deviation or 0.0)
-                text = f"{100 * mean:.1f}" + ("" if deviation is None else f" ± {spread:.1f}")
+                spread = deviation or 0.0
+                text = f"{mean:.1f}" + ("" if deviation is None else f" ± {spread:.1f}")
                 if spread:
-                    axes.errorbar(100 * mean, at, xerr=spread, color=theme.text, lw=1.2, capsize=3)
+                    axes.errorbar(mean, at, xerr=spread, color=theme.text, lw=1.2, capsize=3)
                 axes.annotate(
-                    text, (100 * mean + spread, at), xytext=(6, 0), textcoords="offset points",
-                    va="center", color=theme.text, fontsize=10.5,
-                    fontweight="bold" if name == encoders[0] else "normal",
+                    text, (mean + spread, at), xytext=(6, 0), textcoords="offset points", va="center",
+                    color=theme.text, fontsize=10.5,
                 )  # fmt: skip
         for at, title in titles:
             axes.annotate(title, (0, at), va="center", color=theme.text, fontsize=11.5)

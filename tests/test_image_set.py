@@ -27,9 +27,9 @@ def numbered(count: int = 10, channels: int = 1) -> ImageSet:
     )
 
 
-def on_disk(root: Path, count: int) -> ImageSet:
+def on_disk(root: Path, count: int, *, image_size: int = 4, channels: int = 1) -> ImageSet:
     names = [f"a/{index}.png" for index in range(count)]
-    files = FilePixels(root, names, image_size=4, channels=1)
+    files = FilePixels(root, names, image_size=image_size, channels=channels)
     return ImageSet(files, labels=torch.zeros(count).long(), names=names, class_names=("a",))
 
 
@@ -181,6 +181,8 @@ class TestFingerprint:
         moved = root.rename(tmp_path / "moved")
         assert on_disk(moved, 3).fingerprint == before
         assert on_disk(moved, 3).subset([1, 0, 2]).fingerprint != before
+        assert on_disk(moved, 3, image_size=8).fingerprint != before
+        assert on_disk(moved, 3, channels=3).fingerprint != before
         stamp = (moved / "a" / "1.png").stat().st_mtime_ns + 10**9
         os.utime(moved / "a" / "1.png", ns=(stamp, stamp))
         assert on_disk(moved, 3).fingerprint != before

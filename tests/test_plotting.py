@@ -78,7 +78,7 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     "trajectory": lambda path: plot_trajectory(FORWARD, TAU, FORWARD.flip(0), TAU[::-1], path, round_trip_error=0.1),
     "round trip": lambda path: plot_round_trip([1, 2, 4], [0.4, 0.2, 0.1], path),
     "round trip of nothing": lambda path: plot_round_trip([4], [math.nan], path),
-    "bars": lambda path: plot_accuracy_bars({"k-NN": {"PRG": (0.9, None), "raw": (0.8, 0.1)}}, path),
+    "bars": lambda path: plot_accuracy_bars({"k-NN": {"PRG": (90.0, None), "raw": (80.0, 1.0)}}, path),
     "map": lambda path: plot_embedding_map(
         np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 2, ["a", "b"], path
     ),
@@ -221,7 +221,7 @@ def test_trajectory__puts_equal_tau_above_each_other(monkeypatch: pytest.MonkeyP
     assert shades[8:15] == pytest.approx([k / 7 + 0.02 for k in range(7)], abs=1e-6)
     assert shades[15] == 1.0  # clipped
     # On the [0, 1] scale the difference is 0.02: ten times that on middle grey.
-    assert figure.axes[16].get_title() == "difference\n× 10"
+    assert figure.axes[16].get_title() == "difference\n\N{MULTIPLICATION SIGN} 10"
     assert shades[16] == pytest.approx(0.7, abs=1e-6)
 
 
@@ -242,7 +242,7 @@ def test_trajectory__amplifies_what_would_not_be_seen(
             round_trip_error=0,
         ),
     )
-    expected = "difference" if factor == 1 else f"difference\n× {factor:,}"
+    expected = "difference" if factor == 1 else f"difference\n\N{MULTIPLICATION SIGN} {factor:,}"
     assert figure.axes[-1].get_title() == expected
 
 
@@ -264,15 +264,26 @@ def test_round_trip__has_logarithmic_axes_and_no_zeros(monkeypatch: pytest.Monke
     assert [text.get_text() for text in axes.get_xticklabels()] == ["2", "8", "32"]
 
 
+def test_round_trip__has_ticks_within_a_decade_but_not_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for smallest in (0.2, 1e-4):
+        errors = [0.4, smallest]
+        figure = drawn(monkeypatch, plotting, lambda errors=errors: plot_round_trip([1, 2], errors, tmp_path / "x.png"))
+        low, high = figure.axes[0].get_ylim()
+        ticks = [tick for tick in figure.axes[0].get_yticks() if low <= tick <= high]
+        assert 3 <= len(ticks) <= 6
+
+
 def test_round_trip__needs_an_error_for_each_number_of_steps(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="longer|shorter"):
+    with pytest.raises(ValueError, match=r"longer|shorter"):
         plot_round_trip([1, 2], [0.1], tmp_path / "x.png")
 
 
 def test_bars__have_the_length_and_the_text_of_the_values(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     accuracies = {
-        "k-NN": {"PRG": (0.5, None), "raw": (0.25, None)},
-        "linear": {"PRG": (0.755, 0.02), "other": (1.0, None)},
+        "k-NN": {"PRG": (50.0, None), "raw": (25.0, None)},
+        "linear": {"PRG": (75.5, 2.0), "other": (100.0, None)},
     }
     figure = drawn(monkeypatch, plotting, lambda: plot_accuracy_bars(accuracies, tmp_path / "x.png"))
     (axes,) = figure.axes

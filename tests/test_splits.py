@@ -84,6 +84,8 @@ class TestSplitTraining:
     def test_other_seed_other_split(self) -> None:
         for a, b in zip(self.split(train_size=30, seed=0), self.split(train_size=30, seed=1), strict=True):
             assert not torch.equal(a, b)
+        first, second = (self.split(validation_fraction=0.0, train_size=30, seed=seed)[0] for seed in (0, 1))
+        assert not torch.equal(first, second)
 
     def test_same_split_in_another_process(self) -> None:
         code = (

@@ -130,7 +130,8 @@ class PRG(LightningModule):
             return loss
         probe_loss, logs = self.online_classifier.training_step((self(x).detach(), batch[1]), batch_idx)
         self.log_dict(logs, sync_dist=True, batch_size=len(x))
-        return loss + probe_loss
+        total: Tensor = loss + probe_loss
+        return total
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The held-out loss, for Trainers that validate."""

@@ -54,9 +54,7 @@ def test_mixed_precision_does_not_blur_the_costs():
 def test_noise_is_drawn_from_the_generator_alone(kind):
     x = normal(4, 1, 2, 2)
     before = torch.random.get_rng_state()
-    one, two, other = (
-        couple(x, None, kind, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8)
-    )
+    one, two, other = (couple(x, None, kind, torch.Generator().manual_seed(seed)) for seed in (7, 7, 8))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert one.shape == x.shape

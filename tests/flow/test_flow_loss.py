@@ -116,9 +116,7 @@ def test_only_the_generator_is_drawn_from():
 def test_computed_in_float32_whatever_the_network_returns(dtype):
     x = torch.randn(4, 1, 2, 2, generator=seeded())
     noise, tau = torch.randn(4, 1, 2, 2, generator=seeded(1)), torch.full((4,), 0.3)
-    loss = FlowMatchingLoss()(
-        lambda t, s: torch.zeros_like(s, dtype=dtype), x, noise=noise, tau=tau
-    )
+    loss = FlowMatchingLoss()(lambda t, s: torch.zeros_like(s, dtype=dtype), x, noise=noise, tau=tau)
     assert loss.dtype == torch.float32
     assert torch.equal(loss, FlowMatchingLoss()(zero, x, noise=noise, tau=tau))
     assert FlowMatchingLoss()(zero, x.to(dtype), noise=noise, tau=tau).dtype == torch.float32

@@ -29,10 +29,7 @@ def test_every_fixed_solver_is_covered():
 def orders(exact, steps, solve):
     """Observed orders of convergence between neighbouring numbers of steps."""
     errors = [(solve(n) - exact).abs().max().item() for n in steps]
-    return [
-        math.log2(a / b) / math.log2(n / m)
-        for (a, m), (b, n) in pairwise(zip(errors, steps, strict=True))
-    ]
+    return [math.log2(a / b) / math.log2(n / m) for (a, m), (b, n) in pairwise(zip(errors, steps, strict=True))]
 
 
 @pytest.mark.parametrize("knots", [(1.0,), (0.3, 0.35, 1.0)], ids=["even", "uneven"])
@@ -123,9 +120,7 @@ def test_trajectory(path, solver, gaussian, images):
     assert (trajectory.tau[0], trajectory.tau[-1]) == (path.tau_min, 0.9)
     assert torch.equal(trajectory.states[0], images)
     knot = trajectory.tau.tolist().index(0.2)
-    torch.testing.assert_close(
-        trajectory.states[[knot, -1]], encode(velocity, images, **kwargs), rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(trajectory.states[[knot, -1]], encode(velocity, images, **kwargs), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
         trajectory.states,
         torch.stack([velocity.encoded(images, path.tau_min, t) for t in trajectory.tau.tolist()]),
@@ -342,14 +337,22 @@ def test_precision(solver, dtype, images):
     assert encode(velocity, images.to(dtype), tau_end=0.0).dtype == state
 
 
+def test_steps_are_taken_in_the_precision_of_the_state(images):
+    def velocity(tau, x):
+        return torch.sin(x).to(torch.bfloat16)
+
+    expected = images.float()
+    for _ in range(4):
+        expected = expected + 0.3 / 4 * torch.sin(expected).to(torch.bfloat16).float()
+    z = encode(velocity, images.float(), tau_end=0.3, steps=4)
+    torch.testing.assert_close(z, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_network_under_autocast(images):
     network = nn.Conv2d(1, 1, 1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for solver in SOLVERS:
-            assert (
-                encode(lambda tau, x: network(x), images.float(), steps=2, solver=solver).dtype
-                == torch.float32
-            )
+            assert encode(lambda tau, x: network(x), images.float(), steps=2, solver=solver).dtype == torch.float32
 
 
 def test_dropout_is_the_same_when_recomputed(images):

@@ -53,9 +53,7 @@ def test_variance_is_preserved(path):
 def test_velocity_is_the_derivative_of_interpolate(path):
     x, noise = normal(41, 3, 2, 2), normal(41, 3, 2, 2, seed=1)
     tau = positions(path)
-    _, derivative = torch.func.jvp(
-        lambda t: path.interpolate(x, noise, t), (tau,), (torch.ones_like(tau),)
-    )
+    _, derivative = torch.func.jvp(lambda t: path.interpolate(x, noise, t), (tau,), (torch.ones_like(tau),))
     torch.testing.assert_close(path.velocity(x, noise, tau), derivative, rtol=1e-9, atol=1e-12)
 
 
@@ -86,9 +84,16 @@ def test_results_have_the_dtype_of_the_images(path, dtype):
         x_tau = path.interpolate(x, noise, tau)
         assert x_tau.dtype == path.velocity(x, noise, tau).dtype == dtype
         exact = path.interpolate(x.double(), noise.double(), 0.25)
-        torch.testing.assert_close(
-            x_tau.double(), exact, rtol=0, atol=8 * torch.finfo(dtype).eps, check_dtype=False
-        )
+        torch.testing.assert_close(x_tau.double(), exact, rtol=0, atol=8 * torch.finfo(dtype).eps, check_dtype=False)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_coefficients_of_half_precision_images_are_rounded_once(path, dtype):
+    one, zero = torch.ones(1, 1, 1, 1, dtype=dtype), torch.zeros(1, 1, 1, 1, dtype=dtype)
+    tau = torch.linspace(0.5, 0.95, 20, dtype=torch.float64)
+    for coefficient, pair in ((path.alpha, (one, zero)), (path.sigma, (zero, one))):
+        rounded = [path.interpolate(*pair, t).item() for t in tau.tolist()]
+        assert rounded == coefficient(tau.float()).to(dtype).tolist()
 
 
 def test_variance_preserving_sigma_keeps_its_digits_in_float32():
@@ -137,9 +142,7 @@ def test_score_is_the_gradient_of_the_log_density(path, gaussian):
         state = x.clone().requires_grad_()
         log_density = -0.5 * state.square().sum() / velocity.variance(tau)
         (score,) = torch.autograd.grad(log_density, state)
-        result = path.convert(
-            x, velocity(torch.tensor(tau), x), tau, source="velocity", target="score"
-        )
+        result = path.convert(x, velocity(torch.tensor(tau), x), tau, source="velocity", target="score")
         torch.testing.assert_close(result, score, rtol=1e-6, atol=1e-6)
         # Tweedie: E[x | x_tau] for Gaussian data shrinks the state
         alpha = path.alpha(torch.tensor(tau, dtype=torch.float64))
@@ -189,8 +192,9 @@ def test_the_ends_lie_on_the_path_in_every_precision():
     for tau_min in (1e-3, 0.01):  # rounded up, rounded down in float32
         path = VariancePreservingPath(tau_min=tau_min)
         for dtype in (torch.bfloat16, torch.float32, torch.float64):
-            tau = torch.tensor([tau_min, 1.0], dtype=dtype)
-            assert path.convert(x, x, tau, source="velocity", target="noise").isfinite().all()
+            ends = torch.tensor([tau_min, 1.0], dtype=dtype)
+            for tau in (ends, ends[0], ends[1]):
+                assert path.convert(x, x, tau, source="velocity", target="noise").isfinite().all()
 
 
 def test_path_from_name(path):

@@ -52,6 +52,9 @@ def test_activations_lie_where_their_patch_lies() -> None:
     assert marked.shape == (1, 16, 4, 4)
     changed = (marked - blank).abs().sum(dim=1)[0]
     assert torch.nonzero(changed).tolist() == [[1, 3]]
+    # Without a bias, a black patch is its position alone, row after row.
+    for row, column in ((0, 0), (1, 3), (3, 1)):
+        torch.testing.assert_close(blank[0, :, row, column], network.positions[4 * row + column])
     patch = network.patch_embed.proj.weight.sum(dim=(1, 2, 3))
     torch.testing.assert_close((marked - blank)[0, :, 1, 3], patch)
 

@@ -8,9 +8,7 @@ from lightly_prg.models import DiT, UNet, redraw_zero_weights
 
 def _layers() -> nn.Sequential:
     torch.manual_seed(0)
-    layers = nn.Sequential(
-        nn.Conv2d(4, 64, 3), nn.Linear(25, 400), nn.GroupNorm(2, 4), nn.Linear(2, 2)
-    )
+    layers = nn.Sequential(nn.Conv2d(4, 64, 3), nn.Linear(25, 400), nn.GroupNorm(2, 4), nn.Linear(2, 2))
     for layer in layers[:3]:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
@@ -44,9 +42,7 @@ def test_only_the_generator_decides() -> None:
 
 
 def test_counts_in_the_networks() -> None:
-    unet = UNet(
-        image_size=8, in_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(4,)
-    )
+    unet = UNet(image_size=8, in_channels=1, channels=8, multipliers=(1, 2), blocks=1, attention=(4,))
     # Residual blocks: 2 down, 2 middle, 4 up; attention: 1 down, 1 middle, 2 up; the output.
     assert redraw_zero_weights(unet, torch.Generator()) == 8 + 4 + 1
     dit = DiT(image_size=8, in_channels=1, width=8, depth=3, heads=2)

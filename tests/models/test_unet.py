@@ -44,9 +44,7 @@ def test_blocks_of_the_default_network() -> None:
     assert found["down.3"].shape == (2, 256, 16, 16)
     assert found["middle"].shape == (2, 256, 4, 4)
     assert found["up.15"].shape == (2, 128, 32, 32)
-    attending = [
-        name for name in network.block_names if getattr(network.get_submodule(name), "attention", 0)
-    ]
+    attending = [name for name in network.block_names if getattr(network.get_submodule(name), "attention", 0)]
     assert attending == [f"down.{i}" for i in range(3, 9)] + [f"up.{i}" for i in range(4, 12)]
 
 
@@ -105,9 +103,7 @@ def test_attention_can_be_left_out(middle: bool, expected: int) -> None:
 def test_pooling_has_no_resampling_weights() -> None:
     with torch.device("meta"):
         learned, pooled = UNet(), UNet(resample="pool")
-    difference = sum(p.numel() for p in learned.parameters()) - sum(
-        p.numel() for p in pooled.parameters()
-    )
+    difference = sum(p.numel() for p in learned.parameters()) - sum(p.numel() for p in pooled.parameters())
     # Three strided convolutions, three after repetition.
     assert difference == sum(9 * width**2 + width for width in (128, 256, 256, 256, 256, 256))
 
@@ -137,9 +133,7 @@ def test_patch_folding_alone_is_the_identity(patch_size: int) -> None:
 
 
 def test_dropout_acts_in_training_only() -> None:
-    network = UNet(
-        image_size=4, in_channels=1, channels=8, multipliers=(1,), attention=(), dropout=0.5
-    )
+    network = UNet(image_size=4, in_channels=1, channels=8, multipliers=(1,), attention=(), dropout=0.5)
     redraw_zero_weights(network, torch.Generator().manual_seed(0))
     x = torch.randn(2, 1, 4, 4)
     assert not torch.equal(network(0.5, x), network(0.5, x))
@@ -147,9 +141,7 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(network(0.5, x), network(0.5, x))
 
 
-@pytest.mark.parametrize(
-    ("channels", "groups"), [(256, 32), (384, 32), (64, 16), (48, 12), (6, 1), (3, 1), (10, 2)]
-)
+@pytest.mark.parametrize(("channels", "groups"), [(256, 32), (384, 32), (64, 16), (48, 12), (6, 1), (3, 1), (10, 2)])
 def test_groups_divide_the_channels_and_are_not_thin(channels: int, groups: int) -> None:
     assert group_count(channels) == groups
 
@@ -163,9 +155,7 @@ def test_conditioned_norm_equals_its_definition(layout: torch.memory_format, row
     x = torch.randn(5, 12, 3, 4).to(memory_format=layout)
     scale, shift = torch.randn(rows, 12), torch.randn(rows, 12)
     groups = x.reshape(5, 3, -1)
-    normalised = (groups - groups.mean(2, keepdim=True)) / (
-        groups.var(2, keepdim=True, unbiased=False) + 1e-5
-    ).sqrt()
+    normalised = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, keepdim=True, unbiased=False) + 1e-5).sqrt()
     plain = normalised.reshape(x.shape) * norm.weight[:, None, None] + norm.bias[:, None, None]
     torch.testing.assert_close(norm(x), plain)
     expected = plain * (1 + scale[:, :, None, None]) + shift[:, :, None, None]
@@ -191,9 +181,7 @@ def test_attention_equals_its_definition() -> None:
     qkv = F.linear(tokens, attention.qkv.weight, attention.qkv.bias)
     heads = []
     for head in range(2):
-        query, key, value = (
-            qkv[:, :, part * 8 + head * 4 : part * 8 + head * 4 + 4] for part in range(3)
-        )
+        query, key, value = (qkv[:, :, part * 8 + head * 4 : part * 8 + head * 4 + 4] for part in range(3))
         heads.append((query @ key.transpose(1, 2) / 4**0.5).softmax(dim=2) @ value)
     mixed = attention.projection(torch.cat(heads, dim=2))
     torch.testing.assert_close(attention(x), x + mixed.transpose(1, 2).reshape(2, 8, 3, 2))

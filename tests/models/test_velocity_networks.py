@@ -154,9 +154,7 @@ def test_every_parameter_gets_a_gradient(build: Build) -> None:
     tau, x = _batch(network)
     network(tau, x).square().sum().backward()
     dead = [
-        name
-        for name, parameter in network.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
+        name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.any()
     ]
     assert dead == []
 
@@ -216,9 +214,7 @@ def test_gradient_in_x_and_tau_agrees_with_finite_differences(build: Build) -> N
     step = 1e-6
     with torch.no_grad():
         slope_tau = (projected(tau + step, x) - projected(tau - step, x)) / (2 * step)
-        slope_x = (projected(tau, x + step * direction) - projected(tau, x - step * direction)) / (
-            2 * step
-        )
+        slope_x = (projected(tau, x + step * direction) - projected(tau, x - step * direction)) / (2 * step)
     torch.testing.assert_close(by_tau.sum(), slope_tau, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close((by_x * direction).sum(), slope_x, rtol=1e-5, atol=1e-5)
 
@@ -288,9 +284,7 @@ def test_wrong_inputs_are_named(build: Build) -> None:
     network = build()
     tau, x = _batch(network)
     channels, side, _ = network.input_shape
-    with pytest.raises(
-        ValueError, match=rf"\(3, {channels}, {side}, {side + 1}\).*\(B, {channels}"
-    ):
+    with pytest.raises(ValueError, match=rf"\(3, {channels}, {side}, {side + 1}\).*\(B, {channels}"):
         network(tau, torch.zeros(3, channels, side, side + 1))
     with pytest.raises(ValueError, match=r"takes \(B, "):
         network(tau, x[0])

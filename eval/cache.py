@@ -1,0 +1,156 @@
+"""Embeddings on disk: found again by all that they depend on, and not believed when damaged.
+
+An entry is ``KEY.npy``, which is memory-mapped, and ``KEY.json`` with its checksum and what it cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightly_prg.errors import UserError
+from lightly_prg.eval.embeddings import Features
+from lightly_prg.files import replacing, write_json
+
+_FORMAT = 1
+_CHUNK_BYTES = 1 << 26
+
+
+def encoder_sha256(encoder: nn.Module) -> str:
+    """Hash of an encoder: the classes, weights, buffers and settings of all its modules.
+
+    Settings are the public attributes and, where the encoder has it, ``configuration()``. Two
+    encoders that differ in anything else need a ``cache_key`` of their own.
+    """
+    encoder = getattr(encoder, "_orig_mod", encoder)  # what torch.compile wraps
+    digest = hashlib.sha256()
+    for name, module in encoder.named_modules():
+        digest.update(f"{name}: {_qualified(type(module))} {_settings(module)}\n".encode())
+    tensors: Iterator[tuple[str, Tensor]] = chain(encoder.named_parameters(), encoder.named_buffers())
+    for name, tensor in tensors:
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name}: {array.dtype} {tuple(array.shape)}\n".encode())
+        # Through bytes, since numpy knows no bfloat16.
+        flat: Tensor = array.reshape(-1)
+        digest.update(flat.view(dtype=torch.uint8).numpy().tobytes())
+    if hasattr(encoder, "configuration"):
+        digest.update(repr(encoder.configuration()).encode())
+    return digest.hexdigest()
+
+
+def _qualified(thing: Any) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _settings(module: nn.Module) -> dict[str, str]:
+    inherited = vars(nn.Module())
+    public = (item for item in vars(module).items() if item[0] not in inherited)
+    return {name: _describe(value) for name, value in sorted(public) if not name.startswith("_")}
+
+
+def _describe(value: Any) -> str:
+    # A lambda or local function is not known by its name; its repr, an address, makes the entry
+    # unfindable in another process, which is slow where the alternative is wrong.
+    if callable(value) and hasattr(value, "__qualname__") and "<" not in value.__qualname__:
+        return _qualified(value)
+    return repr(value)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One set of embeddings in a cache folder.
+
+    Args:
+        folder: The cache folder; made when something is written.
+        content: Everything that the embeddings depend on.
+        rows: Number of images.
+    """
+
+    folder: Path
+    content: tuple[Any, ...]
+    rows: int
+
+    @property
+    def key(self) -> str:
+        """Name of the entry's files, a hash of its content."""
+        return hashlib.sha256(repr((_FORMAT, self.rows, *self.content)).encode()).hexdigest()
+
+    @property
+    def features_file(self) -> Path:
+        """The array ``(N, D)``."""
+        return self.folder / f"{self.key}.npy"
+
+    @property
+    def facts_file(self) -> Path:
+        """Checksum, NFE and seconds."""
+        return self.folder / f"{self.key}.json"
+
+    def read(self) -> tuple[Features, float, float] | None:
+        """The features as a memory map, their NFE and seconds; None if absent or damaged."""
+        try:
+            facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+            features = np.load(self.features_file, mmap_mode="r", allow_pickle=False)
+            nfe, seconds = facts["nfe"], float(facts["seconds"])
+            intact = (
+                features.ndim == 2
+                and len(features) == self.rows
+                and features.dtype == np.float32
+                and facts["crc32"] == _checksum(features)
+            )
+        except (OSError, ValueError, EOFError, KeyError, TypeError):
+            return None
+        return (features, nfe, seconds) if intact else None
+
+    def write_features(self, batches: Iterable[Features]) -> int:
+        """Writes batches ``(B, D)`` one behind the other and returns their checksum.
+
+        Raises:
+            UserError: If the disk has no room for them, or the folder cannot be written to.
+        """
+        batches = iter(batches)
+        first = next(batches)
+        # Plain writes: a full disk is then an error, where with a memory map it is a crash.
+        with replacing(self.features_file) as temporary, temporary.open("wb") as file:
+            shape = (self.rows, first.shape[1])
+            _check_free_space(self.folder, shape)
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            checksum = 0
+            for batch in chain([first], batches):
+                content = np.ascontiguousarray(batch, dtype="<f4").tobytes()
+                checksum = zlib.crc32(content, checksum)
+                file.write(content)
+        return checksum
+
+    def write_facts(self, *, checksum: int, nfe: float, seconds: float) -> None:
+        """Completes an entry whose features are written."""
+        write_json(self.facts_file, {"crc32": checksum, "nfe": nfe, "seconds": seconds})
+
+
+def _checksum(features: Features) -> int:
+    step = max(1, _CHUNK_BYTES // max(features[:1].nbytes, 1))
+    checksum = 0
+    for start in range(0, len(features), step):
+        checksum = zlib.crc32(features[start : start + step].tobytes(), checksum)
+    return checksum
+
+
+def _check_free_space(folder: Path, shape: tuple[int, int]) -> None:
+    needed, free = 4 * shape[0] * shape[1], shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{shape[0]} embeddings of {shape[1]} numbers take {needed / 2**30:.2f} GiB, and "
+            f"{folder} has {free / 2**30:.2f} GiB free; free some space, or choose a smaller "
+            "embedding, fewer images or another folder."
+        )

@@ -1,0 +1,118 @@
+"""``Embeddings``: what an encoder made of a set of images, with what it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Features = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The embeddings of N images.
+
+    Attributes:
+        features: ``(N, D)`` float32; possibly a read-only memory map.
+        labels: ``(N,)`` int64, -1 where unknown.
+        names: N names of the images.
+        nfe: Network evaluations that one embedding cost.
+        seconds: What embedding all N images took; 0 where it was not measured.
+
+    Raises:
+        ValueError: If types or lengths do not fit each other.
+    """
+
+    features: Features
+    labels: Labels
+    names: tuple[str, ...]
+    nfe: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or self.features.dtype != np.float32:
+            raise ValueError(
+                f"Features are {self.features.dtype} of shape {self.features.shape}; float32 of shape (N, D) is needed."
+            )
+        rows = len(self.features)
+        if self.labels.dtype != np.int64 or self.labels.shape != (rows,) or len(self.names) != rows:
+            raise ValueError(
+                f"{rows} features come with {len(self.names)} names and {self.labels.dtype} labels "
+                f"of shape {self.labels.shape}; {rows} names and int64 labels are needed."
+            )
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        return int(self.features.shape[1])
+
+    @property
+    def images_per_second(self) -> float:
+        """Embedding speed; 0 where it was not measured."""
+        return len(self) / self.seconds if self.seconds > 0 else 0.0
+
+    def select(self, indices: npt.ArrayLike) -> Embeddings:
+        """The embeddings of some of the images, in the order of ``indices``, at the same speed.
+
+        Args:
+            indices: Whole numbers, or a mask of N booleans.
+        """
+        chosen = np.asarray(indices)
+        rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        return Embeddings(
+            features=self.features[rows],
+            labels=self.labels[rows],
+            names=tuple(self.names[row] for row in rows),
+            nfe=self.nfe,
+            seconds=self.seconds * len(rows) / max(len(self), 1),
+        )
+
+    def labelled(self) -> Embeddings:
+        """Those whose label is known; itself, without a copy, where all are."""
+        known = self.labels >= 0
+        return self if known.all() else self.select(known)
+
+
+def concatenate(first: Embeddings, *others: Embeddings) -> Embeddings:
+    """Puts embeddings of one encoder behind each other.
+
+    Raises:
+        ValueError: If they differ in dimension or NFE, and so come from different encoders.
+    """
+    parts = (first, *others)
+    check_same_encoder(parts)
+    return Embeddings(
+        features=np.concatenate([part.features for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        names=tuple(name for part in parts for name in part.names),
+        nfe=first.nfe,
+        seconds=sum(part.seconds for part in parts),
+    )
+
+
+def check_same_encoder(parts: Sequence[Embeddings]) -> None:
+    """Refuses embeddings that cannot come from one encoder.
+
+    Raises:
+        ValueError: If they differ in dimension or NFE.
+    """
+    for what, values in (
+        ("dimensions", [part.embedding_dim for part in parts]),
+        ("NFE", [part.nfe for part in parts]),
+    ):
+        if len(set(values)) > 1:
+            given = " and ".join(f"{value:g}" for value in values)
+            raise ValueError(f"Embeddings of one encoder are needed; their {what} are {given}.")
+
+
+def overall_speed(parts: Sequence[Embeddings]) -> float:
+    """Images per second over several sets; 0 where it was not measured."""
+    seconds = sum(part.seconds for part in parts)
+    return sum(len(part) for part in parts) / seconds if seconds > 0 else 0.0
