@@ -42,10 +42,10 @@ def encoder_sha256(encoder: nn.Module) -> str:
         array = tensor.detach().cpu().contiguous()
         digest.update(f"{name}: {array.dtype} {tuple(array.shape)}\n".encode())
         # Through bytes, since numpy knows no bfloat16.
-        flat: Tensor = array.reshape(-1)
-        digest.update(flat.view(dtype=torch.uint8).numpy().tobytes())
-    if hasattr(encoder, "configuration"):
-        digest.update(repr(encoder.configuration()).encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    configuration: Any = getattr(encoder, "configuration", None)
+    if configuration is not None:
+        digest.update(repr(configuration()).encode())
     return digest.hexdigest()
 
 

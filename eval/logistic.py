@@ -15,6 +15,7 @@ from torch.nn import functional as F
 _MEMORY = 20  # pairs of steps that L-BFGS keeps
 # Stop where an iteration lowers the loss by less: what float32 resolves, or float64 needs.
 _LOSS_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
+_CHOOSING_TOLERANCE = 2e-6
 _GRADIENT_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
@@ -54,6 +55,7 @@ def fit_penalties(
     num_classes: int,
     max_iterations: int,
     start: LogisticFit | None = None,
+    choosing: bool = False,
 ) -> Iterator[LogisticFit]:
     """Fits one classifier for each penalty, each starting where the one before ended.
 
@@ -71,8 +73,10 @@ def fit_penalties(
         num_classes: C.
         max_iterations: Of L-BFGS for each penalty.
         start: Where the first fit starts. Default: zero.
+        choosing: Whether the fits only serve to choose a penalty. In float32 they then stop where
+            an iteration lowers the loss by less than 2e-6, which decides no image.
     """
-    problem = _Problem(features, targets, num_classes)
+    problem = _Problem(features, targets, num_classes, loss_tolerance=_CHOOSING_TOLERANCE if choosing else 0.0)
     weight = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
     bias = weight.new_zeros(num_classes)
     if start is not None:
@@ -86,7 +90,10 @@ def fit_penalties(
 class _Problem:
     """The data of a fit, and what all penalties share."""
 
-    def __init__(self, features: Tensor, targets: Tensor, num_classes: int) -> None:
+    def __init__(self, features: Tensor, targets: Tensor, num_classes: int, *, loss_tolerance: float = 0.0) -> None:
+        # Fits in float64 are of small data, which take no time.
+        single = features.dtype == torch.float32
+        self.loss_tolerance = max(_LOSS_TOLERANCE[features.dtype], loss_tolerance if single else 0.0)
         self.directions: Tensor | None = None
         count, dimension = features.shape
         if count < dimension:
@@ -127,7 +134,6 @@ class _Problem:
             return loss, gradient.cpu().numpy()
 
         start = torch.cat([(weight @ factor).flatten(), bias / bias_scale])
-        tolerance = self.features.dtype
         found = minimize(
             objective,
             start.cpu().numpy(),
@@ -138,8 +144,8 @@ class _Problem:
                 "maxfun": 3 * max_iterations + 20,
                 "maxcor": _MEMORY,
                 "maxls": 10,
-                "ftol": _LOSS_TOLERANCE[tolerance],
-                "gtol": _GRADIENT_TOLERANCE[tolerance],
+                "ftol": self.loss_tolerance,
+                "gtol": _GRADIENT_TOLERANCE[self.features.dtype],
             },
         )
         weight, bias = unpack(found.x)

@@ -1,22 +1,45 @@
-"""Results as plain JSON values."""
+"""From a frozen result to what a JSON file holds."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-_DIGITS = {"top1": 3, "top5": 3, "top1_std": 3, "validation_top1": 3, "seconds": 3, "images_per_second": 1}
+import numpy as np
+
+_DIGITS = 6
 
 
 def result_to_dict(result: Any) -> dict[str, Any]:
-    """A result dataclass as a dictionary of JSON values, rounded to the digits that mean something."""
-    content = asdict(result)
-    for key, digits in _DIGITS.items():
-        if content.get(key) is not None:
-            content[key] = round(content[key], digits)
-    for key in ("by_k", "per_draw"):
-        if isinstance(content.get(key), dict):
-            content[key] = {str(name): round(value, 3) for name, value in content[key].items()}
-        elif isinstance(content.get(key), list):
-            content[key] = [round(value, 3) for value in content[key]]
+    """The fields of a result as JSON knows them: text keys, lists, numbers of six digits.
+
+    What is not finite becomes None, since JSON has no NaN.
+
+    Args:
+        result: A ``KNNResult``, a ``LinearResult`` or any other dataclass.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class Example:
+        ...     top1: float
+        ...     by_k: dict[int, float]
+        >>> result_to_dict(Example(200 / 3, {10: 50.0}))
+        {'top1': 66.6667, 'by_k': {'10': 50.0}}
+    """
+    content: dict[str, Any] = _plain(dataclasses.asdict(result))
     return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

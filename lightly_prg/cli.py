@@ -73,7 +73,9 @@ def train(
     if dry_run:
         _print_estimate(resolved, trust=trust)
         return
+    # All of it now: what cannot be imported should not be found out after an hour of training.
     from lightly_prg.console import Console
+    from lightly_prg.evaluation import Evaluation
     from lightly_prg.hardware import is_first_process
     from lightly_prg.train import train as run_training
 
@@ -82,8 +84,7 @@ def train(
     run = run_training(resolved, out=out, resume=resume, overwrite=overwrite, trust=trust, console=console)
     if not first:
         return
-    evaluation = _evaluation(run.folder, trust=trust)
-    report = evaluation.all()
+    report = Evaluation(run, console=console, trust=trust).all()
     _print_results(run.folder)
     console.say(f"Report: {report}")
 

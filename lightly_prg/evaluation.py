@@ -27,7 +27,7 @@ from lightly_prg.eval import (
 )
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
-from lightly_prg.hardware import pick_device, pick_precision
+from lightly_prg.hardware import decoding_workers, pick_device, pick_precision
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.plotting import (
     plot_embedding_map,
@@ -135,6 +135,7 @@ class Evaluation:
                 device=str(self._target),
                 precision=precision if name != "raw_pixels" else "32",
                 cache_dir=self.run.embeddings,
+                num_workers=decoding_workers(),
                 progress=update,
             )
 
@@ -156,9 +157,10 @@ class Evaluation:
         bank = self.embeddings(name, "train")
         if split == "test" and len(self.splits.validation):
             bank = concatenate(bank, self.embeddings(name, "validation"))
+        judged = self.embeddings(name, split)
         result = evaluate_knn(
             bank,
-            self.embeddings(name, split),
+            judged,
             k=k if k is not None else settings.k,
             ks=tuple(sorted({*settings.ks, k if k is not None else settings.k})),
             temperature=temperature if temperature is not None else settings.temperature,

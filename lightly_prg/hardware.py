@@ -25,6 +25,18 @@ def is_first_process() -> bool:
     return all(rank == "0" for rank in ranks)
 
 
+def decoding_workers(asked: Literal["auto"] | int = "auto", *, processes: int = 1) -> int:
+    """How many processes decode images; ``auto`` leaves a core to the computation itself.
+
+    Args:
+        asked: The recipe's ``train.num_workers``.
+        processes: Training processes on this machine, which share its cores.
+    """
+    if asked != "auto":
+        return asked
+    return max(1, min(16, (os.cpu_count() or 1) // processes - 1))
+
+
 def pick_device(accelerator: str = "auto") -> torch.device:
     """The device that a single process computes on: CUDA, Apple's MPS or the CPU.
 

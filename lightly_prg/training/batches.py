@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lightly_prg.data import ImageSet
 from lightly_prg.errors import UserError
+from lightly_prg.hardware import decoding_workers
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import Recipe
 from lightly_prg.transforms import augment_batch, normalize_batch
@@ -106,15 +106,8 @@ class TrainingData(LightningDataModule):
             rank=self.trainer.global_rank,
             processes=processes,
         )
-        return self.images.loader(batch_sampler=stream, num_workers=self._workers())
-
-    def _workers(self) -> int:
-        """Decoding processes; those of ``auto`` leave a core to the training itself."""
-        assert self.trainer is not None
-        asked = self.recipe.train.num_workers
-        if asked != "auto":
-            return asked
-        return max(1, min(16, (os.cpu_count() or 1) // self.trainer.world_size - 1))
+        workers = decoding_workers(settings.num_workers, processes=processes)
+        return self.images.loader(batch_sampler=stream, num_workers=workers)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Augments and normalises on the device; draws depend on (seed, position) alone."""

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from lightly_prg.cost import estimate
+from lightly_prg.data import describe_data
+from lightly_prg.recipe import load_recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "millions", "billions"), [("cifar10_prg_icfm", 52.54, 8.4), ("cifar10_prg_gvp", 52.54, 8.4)]
+)
+def test_paper_configuration__has_its_size_and_cost(name: str, millions: float, billions: float) -> None:
+    recipe = load_recipe(name)
+    cost = estimate(recipe, describe_data(recipe.data))
+    assert cost.parameters / 1e6 == pytest.approx(millions, abs=0.005)
+    assert cost.forward_macs / 1e9 == pytest.approx(billions, rel=0.05)
+    assert cost.nfe == 31
+    assert cost.steps == 45_000 // 128 * recipe.train.epochs
+    assert cost.training_macs == 3 * cost.forward_macs * cost.steps * 128
+
+
+def test_block_feature__counts_its_own_evaluation() -> None:
+    recipe = load_recipe("quickstart", ["method.ode.steps=3", "method.ode.solver=heun2"])
+    assert estimate(recipe, describe_data(recipe.data)).nfe == 7
+
+
+def test_memory__grows_with_the_batch_but_not_the_weights() -> None:
+    small = load_recipe("quickstart", ["train.batch_size=1"])
+    large = load_recipe("quickstart", ["train.batch_size=101"])
+    info = describe_data(small.data)
+    one, many = (estimate(recipe, info).memory_bytes for recipe in (small, large))
+    activations = (many - one) / 100
+    assert one == pytest.approx(20 * estimate(small, info).parameters + activations)
+    assert activations > 1e5
