@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 _MEMORY = 20  # pairs of steps that L-BFGS keeps
 # Stop where an iteration lowers the loss by less: what float32 resolves, or float64 needs.
-_LOSS_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-12}
+_LOSS_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-15}
 _CHOOSING_TOLERANCE = 2e-6
 _GRADIENT_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
 

@@ -110,14 +110,20 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> PRG:
     # The caller's own random state is not ours to change.
     with torch.random.fork_rng():
         torch.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
-        module = prg_from_recipe(
-            recipe.method,
-            input_shape=(info.channels, info.image_size, info.image_size),
-            num_classes=info.num_classes,
-            optimization=recipe.train,
-            seed=recipe.seed,
-            trust=trust,
-        )
+        try:
+            module = prg_from_recipe(
+                recipe.method,
+                input_shape=(info.channels, info.image_size, info.image_size),
+                num_classes=info.num_classes,
+                optimization=recipe.train,
+                seed=recipe.seed,
+                trust=trust,
+            )
+        except UserError:
+            raise
+        except ValueError as error:
+            # A block, solver or pooling that does not exist shows when the first image is embedded.
+            raise UserError(f"method: {error}") from None
     if recipe.init_from is not None:
         source = load(recipe.init_from, trust=trust).network
         try:

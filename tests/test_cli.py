@@ -175,7 +175,7 @@ class TestTrain:
         (("train", "quickstat"), "'quickstart'"),
         (("train", "quickstart", "train.epochs=many"), "train.epochs is 'many'"),
         (("train", "fashion_mnist_prg_cpu", "data.root=nowhere"), "nowhere"),
-        (("train", "fashion_mnist_prg_cpu", "data.name=folder", "data.root=nowhere"), "nowhere"),
+        (("train", "fashion_mnist_prg_cpu", "data.name=folder", "data.image_size=28", "data.root=nowhere"), "nowhere"),
         (("train", "quickstart", "train.batch_size=5000"), "train.batch_size is 5000"),
         (("train", "quickstart", "method.backbone.multipliers=[1,1,1,1,1]"), "method.backbone"),
         (("train", "quickstart", "method.feature.block=midle"), "midle"),

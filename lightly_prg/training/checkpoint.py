@@ -82,7 +82,7 @@ class LastCheckpoint(Callback):
         if trainer.world_size > 1:
             # Saving is collective, so every process has to decide alike.
             stop, late = (bool(trainer.strategy.reduce_boolean_decision(flag, all=False)) for flag in (stop, late))
-        self._due = self._due or late or stop or self._position % self.every == 0
+        self._due = self._due or late or stop or self._position % self.every == 0 or self._position == self.total
         whole = self._position % self.accumulate == 0 or self._position == self.total
         if not (self._due and whole):
             return
