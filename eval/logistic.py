@@ -73,8 +73,8 @@ def fit_penalties(
         num_classes: C.
         max_iterations: Of L-BFGS for each penalty.
         start: Where the first fit starts. Default: zero.
-        choosing: Whether the fits only serve to choose a penalty. In float32 they then stop where
-            an iteration lowers the loss by less than 2e-6, which decides no image.
+        choosing: Whether the fits only serve to choose a penalty. They then stop where an
+            iteration lowers the loss by less than 2e-6, which decides hardly an image.
     """
     problem = _Problem(features, targets, num_classes, loss_tolerance=_CHOOSING_TOLERANCE if choosing else 0.0)
     weight = features.new_zeros(num_classes, features.shape[1], dtype=torch.float64)
@@ -91,9 +91,7 @@ class _Problem:
     """The data of a fit, and what all penalties share."""
 
     def __init__(self, features: Tensor, targets: Tensor, num_classes: int, *, loss_tolerance: float = 0.0) -> None:
-        # Fits in float64 are of small data, which take no time.
-        single = features.dtype == torch.float32
-        self.loss_tolerance = max(_LOSS_TOLERANCE[features.dtype], loss_tolerance if single else 0.0)
+        self.loss_tolerance = max(_LOSS_TOLERANCE[features.dtype], loss_tolerance)
         self.directions: Tensor | None = None
         count, dimension = features.shape
         if count < dimension:

@@ -69,7 +69,7 @@ class Probe:
         data = FitData.of((fitted,), self.device)
         held = data.standardise(validation)
         accuracies, fits = [], []
-        for fit in self._fits(data, self.penalties, choosing=refit is not None):
+        for fit in self._fits(data, self.penalties, choosing=True):
             accuracies.append(_percent(data.hits(fit, held, validation.labels, top=1)))
             fits.append(fit)
             if len(accuracies) > int(np.argmax(accuracies)) + _PATIENCE:
@@ -81,7 +81,7 @@ class Probe:
             del data  # before its successor, which is as large
             data = FitData.of(refit, self.device)
             num_train = sum(len(part) for part in refit)
-            (fit,) = self._fits(data, (fit.penalty,), start=fit)
+        (fit,) = self._fits(data, (fit.penalty,), start=fit)  # to the end
         tested = data.standardise(self.test)
         top1 = data.hits(fit, tested, self.test.labels, top=1)
         top5 = data.hits(fit, tested, self.test.labels, top=5)
