@@ -86,10 +86,12 @@ class LastCheckpoint(Callback):
         whole = self._position % self.accumulate == 0 or self._position == self.total
         if not (self._due and whole):
             return
-        with replacing(self.path) as temporary:
-            trainer.save_checkpoint(temporary)
-            if trainer.global_rank != 0:
-                temporary.touch()
+        if trainer.global_rank == 0:
+            with replacing(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            # Saving is collective, yet only the first process writes: the others must not touch the file.
+            trainer.save_checkpoint(self.path)
         self._due, self._last = False, time.monotonic()
         if stop and self._position < self.total:
             raise Interrupted(self.stop_signal or 15, saved=True)
