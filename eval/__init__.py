@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from lightly_prg.eval.controls import RawPixels
+from lightly_prg.eval.controls import PCA, RawPixels, fit_pca
+from lightly_prg.eval.corruption_files import read_corrupted
+from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
 from lightly_prg.eval.embed import Encoder, ImageDataset, embed
 from lightly_prg.eval.embeddings import Embeddings, concatenate
+from lightly_prg.eval.finetune import FinetuneResult, finetune
+from lightly_prg.eval.finetune_model import FineTuned
+from lightly_prg.eval.finetune_presets import PRESETS, FinetunePreset
+from lightly_prg.eval.heads import LinearHead, PRGHead
 from lightly_prg.eval.knn import KNNResult, evaluate_knn
+from lightly_prg.eval.layer_decay import layer_groups
 from lightly_prg.eval.linear import LinearResult, evaluate_linear
+from lightly_prg.eval.linear_augmented import AugmentedLinearResult, evaluate_linear_augmented
 from lightly_prg.eval.probe import LinearDraw
+from lightly_prg.eval.probe_classifier import ProbeClassifier, fit_probe
 from lightly_prg.eval.report import (
     ResultRow,
     format_table,
@@ -16,21 +25,41 @@ from lightly_prg.eval.report import (
     write_report,
 )
 from lightly_prg.eval.result import result_to_dict
+from lightly_prg.eval.robustness import RobustnessResult, evaluate_robustness
 
 __all__ = [
+    "CORRUPTIONS",
+    "PCA",
+    "PRESETS",
+    "AugmentedLinearResult",
     "Embeddings",
     "Encoder",
+    "FineTuned",
+    "FinetunePreset",
+    "FinetuneResult",
     "ImageDataset",
     "KNNResult",
     "LinearDraw",
+    "LinearHead",
     "LinearResult",
+    "PRGHead",
+    "ProbeClassifier",
     "RawPixels",
     "ResultRow",
+    "RobustnessResult",
     "concatenate",
+    "corrupt",
     "embed",
     "evaluate_knn",
     "evaluate_linear",
+    "evaluate_linear_augmented",
+    "evaluate_robustness",
+    "finetune",
+    "fit_pca",
+    "fit_probe",
     "format_table",
+    "layer_groups",
+    "read_corrupted",
     "result_rows",
     "result_to_dict",
     "verdict",

@@ -17,7 +17,7 @@ from lightly_prg.eval.cache import CacheEntry, encoder_sha256
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, Features
 
-_PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 class Encoder(Protocol):
@@ -108,8 +108,8 @@ def embed(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed.")
-    if precision not in _PRECISIONS:
-        raise ValueError(f"precision is {precision!r}; allowed are {', '.join(_PRECISIONS)}.")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}.")
     rows = len(dataset)
     if rows == 0:
         raise UserError("The data set is empty: there are no images to embed.")
@@ -126,14 +126,14 @@ def embed(
 
     start = time.perf_counter()
     with (
-        _evaluation_mode(encoder, resolve_device(device)) as place,
+        evaluation_mode(encoder, resolve_device(device)) as place,
         closing(
             _embedded(
                 encoder,
                 dataset.loader(batch_size=batch_size, num_workers=num_workers),
                 names,
                 place,
-                _PRECISIONS[precision],
+                PRECISIONS[precision],
                 progress,
             )
         ) as batches,
@@ -151,7 +151,7 @@ def embed(
 
 
 @contextmanager
-def _evaluation_mode(encoder: nn.Module, device: torch.device) -> Iterator[torch.device]:
+def evaluation_mode(encoder: nn.Module, device: torch.device) -> Iterator[torch.device]:
     """Moves the encoder to the device and into evaluation mode, and back."""
     # Module by module: a frozen part may be in evaluation mode while the rest trains.
     modes = [(module, module.training) for module in encoder.modules()]

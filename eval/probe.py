@@ -66,6 +66,31 @@ class Probe:
         refit: tuple[Embeddings, ...] | None,
     ) -> LinearDraw:
         """Chooses the penalty, fits once more where that is wanted, and classifies the test set."""
+        chosen = self.choose(fitted, validation, refit=refit)
+        data, fit = chosen.data, chosen.fit
+        tested = data.standardise(self.test)
+        top1 = data.hits(fit, tested, self.test.labels, top=1)
+        top5 = data.hits(fit, tested, self.test.labels, top=5)
+        return LinearDraw(
+            top1=_percent(top1),
+            top5=_percent(top5) if self.num_classes >= 5 else None,
+            validation_top1=chosen.validation_top1,
+            penalty=fit.penalty,
+            penalty_at_edge=chosen.penalty_at_edge,
+            num_train=len(data.targets),
+            converged=fit.converged,
+            gradient_norm=fit.gradient_norm,
+            iterations=fit.iterations,
+        )
+
+    def choose(
+        self,
+        fitted: Embeddings,
+        validation: Embeddings,
+        *,
+        refit: tuple[Embeddings, ...] | None,
+    ) -> ChosenFit:
+        """Chooses the penalty by the validation images, and fits once more where that is wanted."""
         data = FitData.of((fitted,), self.device)
         held = data.standardise(validation)
         accuracies, fits = [], []
@@ -75,27 +100,13 @@ class Probe:
             if len(accuracies) > int(np.argmax(accuracies)) + _PATIENCE:
                 break
         best = int(np.argmax(accuracies))  # the first, that is the strongest, of equal ones
-        fit, num_train = fits[best], len(fitted)
+        fit = fits[best]
         del held, fits
         if refit is not None:
             del data  # before its successor, which is as large
             data = FitData.of(refit, self.device)
-            num_train = sum(len(part) for part in refit)
         (fit,) = self._fits(data, (fit.penalty,), start=fit)  # to the end
-        tested = data.standardise(self.test)
-        top1 = data.hits(fit, tested, self.test.labels, top=1)
-        top5 = data.hits(fit, tested, self.test.labels, top=5)
-        return LinearDraw(
-            top1=_percent(top1),
-            top5=_percent(top5) if self.num_classes >= 5 else None,
-            validation_top1=accuracies[best],
-            penalty=fit.penalty,
-            penalty_at_edge=_at_edge(accuracies, best),
-            num_train=num_train,
-            converged=fit.converged,
-            gradient_norm=fit.gradient_norm,
-            iterations=fit.iterations,
-        )
+        return ChosenFit(data, fit, accuracies[best], _at_edge(accuracies, best))
 
     def _fits(
         self,
@@ -154,6 +165,23 @@ class FitData:
         ranked = fit.scores(features).topk(min(top, len(self.classes)), dim=1).indices
         truth = torch.from_numpy(labels).to(features.device)
         return (self.classes[ranked] == truth[:, None]).any(dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenFit:
+    """The final fit of the chosen penalty.
+
+    Attributes:
+        data: What it was fitted on.
+        fit: The fit.
+        validation_top1: Percent on the images that chose the penalty, before any refit.
+        penalty_at_edge: Whether it ends the grid, so that a better one may lie beyond.
+    """
+
+    data: FitData
+    fit: LogisticFit
+    validation_top1: float
+    penalty_at_edge: bool
 
 
 def _percent(hits: Tensor) -> float:

@@ -17,13 +17,17 @@ NAMES = {
     "prg": "PRG",
     "simclr": "SimCLR",
     "mae": "MAE",
+    "pretrained": "pretrained",
     "raw_pixels": "raw pixels",
+    "pca": "PCA",
     "random_network": "random network",
     "knn": "k-NN",
+    "linear_augmented": "linear, augmented",
+    "finetune": "fine-tuned",
 }
 _SPACE = "\N{NO-BREAK SPACE}"
-ENCODERS = ("run", "raw_pixels", "random_network")
-_EVALUATORS = ("knn", "linear")
+ENCODERS = ("run", "raw_pixels", "pca", "random_network")
+_EVALUATORS = ("knn", "linear", "linear_augmented", "finetune")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ TrustOption = Annotated[
     bool, typer.Option("--trust", help="Allow a recipe with `backbone: {name: import}` to run its code.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
-EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, random_network.")]
+EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, pca, random_network.")]
 SolverOption = Annotated[str, typer.Option("--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ...")]
 
 
@@ -148,6 +148,10 @@ def linear(
         float | None, typer.Option("--labels", help="10 = ten of each class; 0.01 = one in a hundred. Default: all.")
     ] = None,
     draws: Annotated[int | None, typer.Option("--draws", min=1, help="Draws of few labels to average over.")] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="The classic protocol: SGD on augmented views, the encoder run each time.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of --augment. Default: 20.")] = None,
     encoder: EncoderOption = "run",
     root: RootOption = None,
     device: DeviceOption = "auto",
@@ -156,12 +160,155 @@ def linear(
     """Judge the embeddings by logistic regression on frozen features."""
     evaluation = _evaluation(run, root=root, device=device, trust=trust)
     count = int(labels) if labels is not None and labels >= 1 else labels
-    result = evaluation.linear(_encoder(encoder), split=split, labels=count, draws=draws)
+    if augment:
+        _refuse(labels is not None or draws is not None, "--labels and --draws do not go with --augment.")
+        result = evaluation.linear_augmented(_encoder(encoder), split=split, epochs=epochs)
+    else:
+        _refuse(epochs is not None, "--epochs goes with --augment.")
+        result = evaluation.linear(_encoder(encoder), split=split, labels=count, draws=draws)
     spread = f" ± {result['top1_std']:.2f}" if result.get("top1_std") is not None else ""
     evaluation.console.say(
         f"linear top-1 {result['top1']:.2f}{spread} % on {result['split']} ({result['num_test']} images, "
         f"{result['num_train']} labels, {result['nfe']} NFE)"
     )
+
+
+@app.command(rich_help_panel=_RUN)
+def finetune(
+    run: RunArgument,
+    mode: Annotated[str | None, typer.Option("--mode", help="head, partial or full.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option("--block", help="A block that --mode partial trains; may be repeated.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="shared (for comparisons), prg (the paper's) or mae.")
+    ] = None,
+    labels: Annotated[
+        float | None, typer.Option("--labels", help="500 = of each class; 0.01 = one in a hundred. Default: all.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the preset's.")] = None,
+    lr: Annotated[
+        list[float] | None, typer.Option("--lr", help="A learning rate of the grid; may be repeated.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option("--beta", min=0.0, help="Weight of PRG's flow-matching loss that is kept.")
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="The same network from random weights: the supervised control.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="The new run. Default: RUN-finetuned.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    split: SplitOption = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Train the encoder with a classification head; the result is a run of its own.
+
+    Examples:
+      lightly-prg finetune runs/quickstart --labels 10 --epochs 5
+
+      lightly-prg finetune runs/quickstart --scratch
+    """
+    evaluation = _evaluation(run, root=root, device=device, trust=trust)
+    from lightly_prg.classifier import finetune_run
+    from lightly_prg.recipe import finetune_settings
+
+    settings = finetune_settings(
+        evaluation.run.recipe,
+        mode=mode,
+        blocks=tuple(block) if block else None,
+        preset=preset,
+        labels=labels,
+        epochs=epochs,
+        learning_rates=tuple(lr) if lr else None,
+        beta=beta,
+    )
+    target, result = finetune_run(
+        evaluation,
+        settings,
+        encoder="random_network" if scratch else "run",
+        split=split,
+        out=out,
+        overwrite=overwrite,
+    )
+    evaluation.console.say(
+        f"fine-tuned top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, "
+        f"{result['num_train']} labels, learning rate {result['learning_rate']:g} of "
+        f"{len(result['per_learning_rate'])}, {result['seconds']:.0f} s)"
+    )
+    evaluation.console.say(f"Run: {target.folder}")
+
+
+@app.command(rich_help_panel=_RUN)
+def robustness(
+    run: RunArgument,
+    split: SplitOption = None,
+    max_images: Annotated[
+        int | None, typer.Option("--max-images", min=1, help="Classify at most this many, drawn by class.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option("--files", help="Official files such as CIFAR-10-C, in place of computed ones.")
+    ] = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Accuracy under 15 corruptions at five severities, of the fine-tuned model or of a linear probe."""
+    evaluation = _evaluation(run, root=root, device=device, trust=trust)
+    from lightly_prg.classifier import robustness as measure
+
+    result, figures = measure(evaluation, _encoder(encoder), split=split, folder=files, max_images=max_images)
+    evaluation.console.say(
+        f"mean corruption error {result['mean_corruption_error']:.2f} % (not normalised), clean top-1 "
+        f"{result['clean_top1']:.2f} % on {result['split']} ({result['num_corrupted']} images, {result['source']})"
+    )
+    for figure in figures:
+        evaluation.console.say(str(figure))
+
+
+@app.command(rich_help_panel=_JOB)
+def evaluate(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="RUN|timm:NAME|torchvision:NAME", help="A run folder, or a network trained elsewhere."),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="For example data.name=cifar10 data.root=/data"),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="default: the library's own; none: random; or a file.")
+    ] = "default",
+    resize: Annotated[int | None, typer.Option("--resize", min=1, help="Enlarge images to this side first.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    trust: TrustOption = False,
+) -> None:
+    """Judge a run, or any timm or torchvision checkpoint, by everything its recipe asks for.
+
+    Examples:
+      lightly-prg evaluate runs/quickstart
+
+      lightly-prg evaluate timm:resnet18.a1_in1k data.name=cifar10 data.root=/data eval.split=test --resize 64
+    """
+    from lightly_prg.recipe import pretrained_recipe
+
+    if not source.startswith(("timm:", "torchvision:")):
+        _refuse(bool(overrides), "A run has its recipe already; KEY=VALUE goes with timm:NAME and torchvision:NAME.")
+        evaluation = _evaluation(Path(source), trust=trust)
+    else:
+        recipe = pretrained_recipe(source, overrides or [], weights=weights, resize=resize)
+        from lightly_prg.console import Console
+        from lightly_prg.evaluation import Evaluation
+        from lightly_prg.train import train as run_training
+
+        console = Console()
+        evaluation = Evaluation(run_training(recipe, out=out, overwrite=overwrite, console=console), console=console)
+    report = evaluation.all()
+    _print_results(evaluation.run.folder)
+    evaluation.console.say(f"Report: {report}")
 
 
 @app.command(rich_help_panel=_RUN)
@@ -261,6 +408,13 @@ def options(
     ] = False,
 ) -> None:
     """Takes the options that stand before a command; the help text of the whole is the app's."""
+
+
+def _refuse(wrong: bool, sentence: str) -> None:
+    from lightly_prg.errors import UserError
+
+    if wrong:
+        raise UserError(sentence)
 
 
 def _encoder(name: str) -> Any:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightly_prg.data import DataInfo
+from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import path_from_name
-from lightly_prg.methods import build_velocity
-from lightly_prg.recipe import FeatureSpec, Recipe
+from lightly_prg.methods import build_method, build_network
+from lightly_prg.recipe import (
+    FeatureSpec,
+    MAERecipe,
+    MethodRecipe,
+    PretrainedRecipe,
+    PRGRecipe,
+    Recipe,
+    SimCLRRecipe,
+    TrainRecipe,
+)
 
 
 @dataclass(frozen=True)
@@ -20,10 +32,10 @@ class Estimate:
     """Sizes and costs of a training run.
 
     Attributes:
-        parameters: Of the velocity network.
+        parameters: Of the encoder's network.
         forward_macs: Multiply-adds of one forward for one image.
         steps: Optimiser steps and gradient-accumulation steps together; None where the number of images is unknown.
-        training_macs: Multiply-adds of the whole training: a forward, and twice that for the gradient.
+        training_macs: Multiply-adds of the whole training: the forward of its loss, and twice that for the gradient.
         nfe: Network evaluations for one embedding.
         embedding_macs: Multiply-adds of one embedding, at most: a block feature stops early.
         memory_bytes: Weights, gradients, Adam's moments, averaged weights and one batch of activations.
@@ -41,42 +53,86 @@ class Estimate:
 def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate:
     """Counts on the meta device: nothing is computed and no memory is taken."""
     shape = (info.channels, info.image_size, info.image_size)
-    with torch.device("meta"):
-        network = build_velocity(recipe.method.backbone, shape, trust=trust)
-        x = torch.zeros(1, *shape)
-        tau = torch.zeros(1)
-    saved: dict[int, int] = {}
-
-    def weigh(tensor: torch.Tensor) -> torch.Tensor:
-        saved[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
-        keep.append(tensor)
-        return tensor
-
-    keep: list[torch.Tensor] = []
-    counter = FlopCounterMode(display=False)
-    with counter, torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-        network(tau, x)
-    parameters = sum(p.numel() for p in network.parameters())
-    weights = {id(p.untyped_storage()) for p in network.parameters()}
-    activations = sum(size for storage, size in saved.items() if storage not in weights)
-    macs = counter.get_total_flops() // 2
     settings = recipe.train
-    nfe = _count_evaluations(recipe)
-    steps = None if info.num_train is None else info.num_train // settings.batch_size * settings.epochs
+    with torch.device("meta"):
+        try:
+            network, learn, trained = _training_forward(recipe.method, shape, trust=trust)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"method: {error}") from None
+        network.eval()  # batch normalisation refuses a single image in training
+        forward = _count(lambda: _run_once(recipe.method, network, torch.zeros(1, *shape)))
+        network.train(isinstance(recipe.method, SimCLRRecipe | MAERecipe))
+        saved: dict[int, int] = {}
+        keep: list[torch.Tensor] = []
+
+        def weigh(tensor: torch.Tensor) -> torch.Tensor:
+            saved[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
+            keep.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
+            learning = _count(learn)
+    weights = {id(p.untyped_storage()) for p in trained}
+    activations = sum(size for storage, size in saved.items() if storage not in weights)
+    nothing_to_train = isinstance(recipe.method, PretrainedRecipe)
+    steps: int | None = 0
+    if not nothing_to_train:
+        steps = None if info.num_train is None else info.num_train // settings.batch_size * settings.epochs
+    nfe = _count_evaluations(recipe.method)
     return Estimate(
-        parameters=parameters,
-        forward_macs=macs,
+        parameters=sum(p.numel() for p in network.parameters()),
+        forward_macs=forward,
         steps=steps,
-        training_macs=None if steps is None else 3 * macs * steps * settings.batch_size,
+        training_macs=None if steps is None else 3 * learning * steps * settings.batch_size,
         nfe=nfe,
-        embedding_macs=round(macs * nfe),
-        memory_bytes=20 * parameters + activations * settings.batch_size,
+        embedding_macs=round(forward * nfe),
+        memory_bytes=20 * sum(p.numel() for p in trained) + activations * settings.batch_size,
     )
 
 
-def _count_evaluations(recipe: Recipe) -> float:
+def _training_forward(
+    method: MethodRecipe, shape: tuple[int, int, int], *, trust: bool
+) -> tuple[nn.Module, Callable[[], object], list[nn.Parameter]]:
+    """The encoder's network, a call that does one training forward for one image, and all that training changes."""
+    if isinstance(method, PRGRecipe | PretrainedRecipe):
+        network = build_network(method, shape, trust=trust)
+        return network, lambda: _run_once(method, network, torch.zeros(1, *shape)), list(network.parameters())
+    module: Any = build_method(
+        method, input_shape=shape, num_classes=2, optimization=TrainRecipe(ema_decay=0.0), seed=0, trust=trust
+    )
+    trained = [p for part in module.trained_modules() for p in part.parameters()]
+    if isinstance(method, SimCLRRecipe):  # two views of the image
+        return module.network, lambda: module.projection_head(module.backbone(torch.zeros(2, *shape))), trained
+    return module.network, lambda: module.predict(torch.zeros(1, *shape), *_first_tokens(module)), trained
+
+
+def _first_tokens(mae: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.zeros(1, mae.backbone.num_patches + 1, dtype=torch.int64)
+    return tokens[:, : mae.kept + 1], tokens[:, mae.kept + 1 :]
+
+
+def _run_once(method: MethodRecipe, network: nn.Module, x: torch.Tensor) -> object:
+    if isinstance(method, PRGRecipe):
+        return network(torch.zeros(1), x)
+    if isinstance(method, PretrainedRecipe):
+        side = method.resize if method.resize is not None else x.shape[-1]
+        x = x.new_zeros(len(x), 3, side, side)
+    return network(x)
+
+
+def _count(work: Callable[[], object]) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        work()
+    return counter.get_total_flops() // 2
+
+
+def _count_evaluations(method: MethodRecipe) -> float:
     """NFE, by running the encoder on a network that does nothing."""
-    method = recipe.method
+    if not isinstance(method, PRGRecipe):
+        return 1
     feature = method.feature
     if feature.source == "block":
         feature = FeatureSpec(source="velocity", tau=feature.tau)  # one evaluation as well

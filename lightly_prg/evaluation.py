@@ -22,13 +22,17 @@ from lightly_prg.eval import (
     embed,
     evaluate_knn,
     evaluate_linear,
+    evaluate_linear_augmented,
+    fit_pca,
     result_to_dict,
     write_report,
 )
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
 from lightly_prg.hardware import decoding_workers, pick_device, pick_precision
+from lightly_prg.methods import build_encoder
 from lightly_prg.models import redraw_zero_weights
+from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.plotting import (
     plot_embedding_map,
     plot_round_trip,
@@ -36,10 +40,10 @@ from lightly_prg.plotting import (
     plot_trajectory,
 )
 from lightly_prg.randomness import generator_for
-from lightly_prg.run import Run, build_encoder, load
+from lightly_prg.run import Run, load
 from lightly_prg.train import load_splits
 
-EncoderName = Literal["run", "raw_pixels", "random_network"]
+EncoderName = Literal["run", "raw_pixels", "pca", "random_network"]
 ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
 
 
@@ -82,15 +86,34 @@ class Evaluation:
         return load_splits(recipe, self.console)
 
     @cached_property
-    def _target(self) -> torch.device:
+    def target(self) -> torch.device:
+        """Where everything is computed."""
         return pick_device(self.device)
 
     @cached_property
-    def prg(self) -> PRGEncoder:
+    def trained(self) -> PRGEncoder | NetworkEncoder:
         """The run's encoder, on the device."""
-        encoder = load(self.run.folder, trust=self.trust).to(self._target)
+        encoder = load(self.run.folder, trust=self.trust).to(self.target)
         encoder.network.to(memory_format=torch.channels_last)
         return encoder
+
+    @property
+    def prg(self) -> PRGEncoder:
+        """The run's encoder, where it has a flow.
+
+        Raises:
+            UserError: If its method has none.
+        """
+        if not isinstance(self.trained, PRGEncoder):
+            raise UserError(f"{self.run.folder} was trained by {self.description['method']}, which has no flow.")
+        return self.trained
+
+    @cached_property
+    def _pca(self) -> nn.Module:
+        with self.console.task("finding principal components", 1):
+            return fit_pca(
+                self.images("train"), input_shape=self.description["input_shape"], num_workers=decoding_workers()
+            )
 
     def encoder(self, name: EncoderName) -> nn.Module:
         """The run's encoder or one of its controls.
@@ -99,15 +122,17 @@ class Evaluation:
         well: otherwise the flow would be the identity and the control equal to raw pixels.
         """
         if name == "run":
-            return self.prg
+            return self.trained
         if name == "raw_pixels":
             return RawPixels(tuple(self.description["input_shape"]))
+        if name == "pca":
+            return self._pca
         seed = self.run.recipe.seed
         with torch.random.fork_rng():
             torch.manual_seed(generator_for(seed, "random network").initial_seed())
             encoder = build_encoder(self.description, trust=self.trust)
         redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
-        return encoder.eval().to(self._target)
+        return encoder.eval().to(self.target)
 
     def images(self, split: str) -> ImageSet:
         """The images of a split.
@@ -125,15 +150,15 @@ class Evaluation:
     def embeddings(self, name: EncoderName, split: str) -> Embeddings:
         """The embeddings of a split, from the cache where they are known."""
         images = self.images(split)
-        precision = pick_precision("auto", self._target).precision
+        precision = pick_precision("auto", self.target).precision
         title = f"embedding {len(images)} {split} images with {name.replace('_', ' ')}"
         with self.console.task(title, len(images)) as update:
             return embed(
                 self.encoder(name),
                 images,
                 batch_size=self.run.recipe.eval.batch_size,
-                device=str(self._target),
-                precision=precision if name != "raw_pixels" else "32",
+                device=str(self.target),
+                precision=precision if name in ("run", "random_network") else "32",
                 cache_dir=self.run.embeddings,
                 num_workers=decoding_workers(),
                 progress=update,
@@ -201,9 +226,35 @@ class Evaluation:
             max_iterations=settings.max_iterations,
             seed=self.run.recipe.seed,
             num_classes=self.splits.train.num_classes,
-            device=str(self._target),
+            device=str(self.target),
         )
         return self._write("linear", name, split, result, own=labels is None and split == recipe.split)
+
+    def linear_augmented(
+        self, name: EncoderName = "run", *, split: str | None = None, epochs: int | None = None
+    ) -> dict[str, Any]:
+        """The classic probe: SGD on augmented views of the frozen encoder. Writes and returns the result."""
+        split = self._labelled(split)
+        has_validation = split == "test" and len(self.splits.validation) > 0
+        with self.console.task(f"linear probe on augmented views, {name.replace('_', ' ')}", 1) as update:
+            result = evaluate_linear_augmented(
+                self.encoder(name),
+                self.images("train"),
+                self.images(split),
+                validation=self.images("validation") if has_validation else None,
+                epochs=epochs if epochs is not None else 20,
+                seed=self.run.recipe.seed,
+                num_classes=self.splits.train.num_classes,
+                device=str(self.target),
+                precision=pick_precision("auto", self.target).precision,
+                num_workers=decoding_workers(),
+                progress=update,
+            )
+        return self._write("linear_augmented", name, split, result, own=epochs is None and split == self._own_split)
+
+    @property
+    def _own_split(self) -> str:
+        return self.run.recipe.eval.split
 
     def _labelled(self, split: str | None) -> str:
         split = split if split is not None else self.run.recipe.eval.split
@@ -268,7 +319,7 @@ class Evaluation:
 
     def _arithmetic(self) -> Any:
         """Full precision: pictures and round trips are about the flow, not about rounding."""
-        return torch.autocast(self._target.type, enabled=False)
+        return torch.autocast(self.target.type, enabled=False)
 
     def all(self) -> Path:
         """Everything the recipe asks for, for the run and its controls, then the report.
@@ -288,9 +339,10 @@ class Evaluation:
                 self.linear(name)
             if recipe.few_shot is not None:
                 self.linear(name, labels=recipe.few_shot.labels)
-        self._step("drawing samples", self.samples)
-        self._step("drawing a trajectory", self.trajectory)
-        self._step("measuring the round trip", self.round_trip)
+        if isinstance(self.trained, PRGEncoder):
+            self._step("drawing samples", self.samples)
+            self._step("drawing a trajectory", self.trajectory)
+            self._step("measuring the round trip", self.round_trip)
         self._step("drawing the map of embeddings", self.map)
         return self.report()
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from lightly_prg.activations import hooked_output
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
+from lightly_prg.pooling import pool
 from lightly_prg.recipe import FeatureSpec, OdeSpec
 
 
@@ -85,62 +86,7 @@ def activation(velocity: Velocity, tau: Tensor, x: Tensor, block: str) -> Tensor
         return velocity.activations(tau, x, (block,))[block]  # type: ignore[no-any-return]
     if not isinstance(velocity, nn.Module):
         raise ValueError("A feature of source 'block' needs an nn.Module, whose named_modules() name the blocks.")
-    modules = dict(velocity.named_modules())
-    if not block or block not in modules:
-        names = ", ".join(name for name in modules if name)
-        raise ValueError(f"The velocity network has no block {block!r}; its blocks are: {names}.")
-    seen: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        first = output
-        while isinstance(first, tuple | list):
-            first = first[0]
-        seen.append(first)
-
-    handle = modules[block].register_forward_hook(keep)
-    try:
-        velocity(tau, x)
-    finally:
-        handle.remove()
-    if not seen or not isinstance(seen[-1], Tensor):
-        raise ValueError(f"Block {block!r} gave no tensor when the network ran.")
-    return seen[-1]
-
-
-def pool(values: Tensor, kind: str) -> Tensor:
-    """Reduces an image-shaped, token-shaped or flat activation to one vector for each image.
-
-    Args:
-        values: ``(B, C, H, W)``, tokens ``(B, N, C)`` or ``(B, D)``.
-        kind: ``mean``, ``flatten`` or ``grid:N``.
-
-    Returns:
-        ``(B, C)``, ``(B, everything)`` or ``(B, C * N * N)``.
-
-    Raises:
-        ValueError: If tokens that do not form a square are to be pooled on a grid, or the grid is finer than the
-            activation.
-    """
-    if values.ndim == 2 or kind == "flatten":
-        return values.flatten(1)
-    if values.ndim == 3:
-        if kind == "mean":
-            return values.mean(1)
-        side = round(values.shape[1] ** 0.5)
-        if side * side != values.shape[1]:
-            raise ValueError(
-                f"{values.shape[1]} tokens form no square, so pool={kind!r} does not fit; take 'mean' or 'flatten'."
-            )
-        values = values.transpose(1, 2).reshape(len(values), -1, side, side)
-    if values.ndim != 4:
-        raise ValueError(f"An activation of shape {tuple(values.shape)} cannot be pooled.")
-    if kind == "mean":
-        return values.mean((2, 3))
-    cells = int(kind.removeprefix("grid:"))
-    if cells > min(values.shape[2:]):
-        height, width = values.shape[2:]
-        raise ValueError(f"pool={kind!r} is finer than the activation, which is {height} x {width}.")
-    return F.adaptive_avg_pool2d(values, cells).flatten(1)
+    return hooked_output(velocity, block, tau, x)
 
 
 class PRGEncoder(nn.Module):
@@ -260,12 +206,20 @@ class PRGEncoder(nn.Module):
             self(torch.zeros(1, *self.input_shape, device=self.mean.device))
         self.train(training)
 
-    def configuration(self) -> Mapping[str, Any]:
-        """What, beside the weights, decides the embedding; evaluators key their caches by it."""
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Prefixes of the parameters' names from input to output, for layer-wise decay and partial training."""
+        return tuple(f"velocity.{name}" for name in getattr(self.velocity, "block_names", ()))
+
+    def description(self) -> dict[str, Any]:
+        """What, beside the network and its weights, makes this encoder; stands in encoder.json."""
         return {
-            "path": repr(self.path),
+            "path": self.path.name,
             "ode": self.ode.model_dump(mode="json"),
             "feature": self.feature.model_dump(mode="json"),
-            "mean": self.mean.flatten().tolist(),
-            "std": self.std.flatten().tolist(),
+            "normalize": {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()},
         }
+
+    def configuration(self) -> dict[str, Any]:
+        """What, beside the weights, decides the embedding; evaluators key their caches by it."""
+        return {**self.description(), "path": repr(self.path)}  # with the constants of a path of your own

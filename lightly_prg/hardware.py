@@ -50,6 +50,14 @@ def pick_device(accelerator: str = "auto") -> torch.device:
     return torch.device("cpu")
 
 
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 matrices in tiles (AMX)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        return bool(capabilities().get("amx_tile", False))
+    return bool(torch.cpu._is_amx_tile_supported())  # torch 2.9 tells it only here
+
+
 def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
     """Resolves ``auto``: the fastest format that is safe to train in on this device."""
     if requested in ("32", "bf16", "16"):
@@ -61,7 +69,7 @@ def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
     if device.type == "cpu":
         # Measured on convolutions: with AMX tiles bf16 is several times faster than fp32; without them the AVX-512
         # instructions gain nothing and the conversions cost.
-        if torch.cpu.get_capabilities().get("amx_tile", False):
+        if has_amx():
             return PrecisionChoice("bf16", "this CPU has AMX tiles, which make bf16 faster than fp32")
         return PrecisionChoice("32", "this CPU has no AMX tiles, without which bf16 is slower than fp32")
     return PrecisionChoice("32", f"fp32 is the safe choice on {device.type}")

@@ -10,70 +10,32 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from lightly_prg.errors import UserError
-
-
-def _refuse_bool(value: Any) -> Any:
-    # YAML's `yes` and `true` would otherwise pass for the number 1.
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not true or false")
-    return value
-
-
-def _number_to_text(value: Any) -> Any:
-    # YAML reads `precision: 32` as a number.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-# PyYAML reads `1e-4` as text, so numbers are taken leniently (pydantic's lax mode).
-Integer = Annotated[int, BeforeValidator(_refuse_bool)]
-Number = Annotated[float, BeforeValidator(_refuse_bool)]
-Positive = Annotated[Integer, Field(ge=1)]
-Fraction = Annotated[Number, Field(ge=0.0, le=1.0)]
-
-
-def _check_pool(pool: str) -> str:
-    kind, _, cells = pool.partition(":")
-    if pool in ("mean", "flatten") or (kind == "grid" and cells.isdigit() and int(cells) >= 1):
-        return pool
-    raise ValueError("allowed are 'mean', 'flatten' and 'grid:N' with N cells a side, such as 'grid:2'")
-
-
-def _check_tau(tau: Any) -> Any:
-    if isinstance(tau, str) and "," in tau:
-        tau = [part.strip() for part in tau.strip("[]()").split(",")]
-    values = tau if isinstance(tau, list | tuple) else [tau]
-    try:
-        numbers = [float(_refuse_bool(value)) for value in values]
-    except (TypeError, ValueError):
-        raise ValueError("a number in [0, 1], or a list of them, is needed") from None
-    if not numbers or not all(0.0 <= number <= 1.0 for number in numbers):
-        raise ValueError("tau runs from 0 (data) to 1 (noise): a number in [0, 1], or a list of them")
-    if len(set(numbers)) != len(numbers):
-        raise ValueError("every tau may stand in the list once")
-    return tuple(numbers) if isinstance(tau, list | tuple) else numbers[0]
-
-
-class Section(BaseModel):
-    """A part of a recipe: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+from lightly_prg.recipe_feature import FeatureSpec, NetworkFeature, OdeSpec
+from lightly_prg.recipe_methods import (
+    AugmentRecipe,
+    BackboneRecipe,
+    DiTRecipe,
+    ImportRecipe,
+    MAERecipe,
+    MethodRecipe,
+    PretrainedRecipe,
+    PRGRecipe,
+    ResNetRecipe,
+    SimCLRRecipe,
+    UNetRecipe,
+    ViTRecipe,
+)
+from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section, number_to_text
 
 
 class DataRecipe(Section):
@@ -94,135 +56,22 @@ class DataRecipe(Section):
         return self
 
 
-class UNetRecipe(Section):
-    """The improved-diffusion U-Net; see ``lightly_prg.models.UNet``."""
-
-    name: Literal["unet"]
-    channels: Positive = 128
-    multipliers: tuple[Positive, ...] = (1, 2, 2, 2)
-    blocks: Positive = 3
-    attention: tuple[Positive, ...] = (16, 8)
-    middle_attention: bool = True
-    heads: Positive = 4
-    dropout: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.0
-    patch_size: Positive = 1
-    tau_scale: Annotated[Number, Field(gt=0.0)] = 1000.0
-
-
-class DiTRecipe(Section):
-    """The diffusion transformer; see ``lightly_prg.models.DiT``."""
-
-    name: Literal["dit"]
-    patch_size: Positive = 4
-    width: Positive = 384
-    depth: Positive = 12
-    heads: Positive = 6
-    mlp_ratio: Annotated[Number, Field(gt=0.0)] = 4.0
-    tau_scale: Annotated[Number, Field(gt=0.0)] = 1000.0
-
-
-class ImportRecipe(Section):
-    """A velocity network of your own: ``target`` names a class or function that builds it."""
-
-    name: Literal["import"]
-    target: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]  # "my_package.my_module:MyVelocity"
-    kwargs: dict[str, Any] = {}
-
-
-BackboneRecipe = Annotated[UNetRecipe | DiTRecipe | ImportRecipe, Field(discriminator="name")]
-
-
-class OdeSpec(Section):
-    """How the ODE between data and noise is integrated.
-
-    Attributes:
-        solver: One of torchdiffeq's solvers, see ``lightly_prg.flow.SOLVERS``.
-        steps: Steps from the data to the largest tau that is asked for (fixed-step solvers).
-        gradient: How gradients pass through it: ``full``, ``checkpoint`` (exact, the memory of one evaluation) or
-            ``adjoint`` (torchdiffeq's, biased for coarse grids).
-        rtol: Relative tolerance of ``dopri5``.
-        atol: Absolute tolerance of ``dopri5``.
-    """
-
-    solver: str = "euler"
-    steps: Positive = 8
-    gradient: Literal["full", "checkpoint", "adjoint"] = "checkpoint"
-    rtol: Annotated[Number, Field(gt=0.0)] = 1e-5
-    atol: Annotated[Number, Field(gt=0.0)] = 1e-5
-
-
-class FeatureSpec(Section):
-    """Where on the path, and where in the network, the embedding is read.
-
-    Attributes:
-        source: ``state`` (the image carried to tau, the paper's feature), ``velocity``, ``denoised`` (the network's
-            estimate of the clean image) or ``block`` (an activation).
-        block: The name of the block in ``named_modules()`` of the velocity network, for ``source="block"``.
-        tau: Position on the path, 0 = data, 1 = noise; several are concatenated.
-        pool: ``mean`` over space, ``flatten``, or ``grid:N`` for an average over N x N cells.
-
-    Example:
-        >>> FeatureSpec(source="block", block="middle", tau=0.1, pool="grid:2").tau
-        0.1
-    """
-
-    source: Literal["state", "velocity", "denoised", "block"] = "block"
-    block: str | None = None
-    tau: Annotated[float | tuple[float, ...], BeforeValidator(_check_tau)] = 0.1
-    pool: Annotated[str, AfterValidator(_check_pool)] = "mean"
-
-    @model_validator(mode="after")
-    def _block_goes_with_its_source(self) -> FeatureSpec:
-        if self.source == "block" and self.block is None:
-            raise ValueError("source 'block' needs the name of a block, for example block=middle")
-        if self.source != "block" and self.block is not None:
-            raise ValueError(f"block={self.block!r} goes with source 'block', not with {self.source!r}")
-        return self
-
-    @property
-    def taus(self) -> tuple[float, ...]:
-        """The positions as a tuple, however many were given."""
-        return self.tau if isinstance(self.tau, tuple) else (self.tau,)
-
-
-class AugmentRecipe(Section):
-    """What is done to the training images of the generator; it also learns to generate what it sees."""
-
-    horizontal_flip: bool = True
-    crop_padding: Annotated[Integer, Field(ge=0)] = 0  # random crop after reflecting this many pixels
-
-
-class PRGRecipe(Section):
-    """Pretrained Reversible Generation (arXiv 2412.01787)."""
-
-    name: Literal["prg"]
-    path: Literal["linear", "trigonometric", "variance_preserving"] = "linear"
-    coupling: Literal["independent", "optimal_transport"] = "independent"
-    tau_sampling: Literal["uniform", "logit_normal"] = "uniform"
-    backbone: BackboneRecipe = UNetRecipe(name="unet")
-    ode: OdeSpec = OdeSpec()
-    feature: FeatureSpec = FeatureSpec(source="block", block="middle")
-    augment: AugmentRecipe = AugmentRecipe()
-
-
-# A single-method union needs no discriminator yet, but errors and files are the same once there are several.
-MethodRecipe = PRGRecipe
-
-
 class TrainRecipe(Section):
     """How long, how fast, on what."""
 
     epochs: Positive = 200
     batch_size: Positive = 128  # per optimiser step and micro-step, summed over devices
-    optimizer: Literal["adamw", "adam"] = "adamw"
+    optimizer: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     lr: Annotated[Number, Field(gt=0.0)] = 2.0e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # of adam and adamw
+    momentum: Fraction = 0.9  # of sgd and lars
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: Annotated[Number, Field(ge=0.0)] = 0.0
     clip: Annotated[Number, Field(gt=0.0)] | None = 1.0
     accumulate: Positive = 1
     ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.9999
-    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_number_to_text)] = "auto"
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(number_to_text)] = "auto"
     compile: Literal["auto"] | bool = "auto"
     num_workers: Literal["auto"] | Annotated[Integer, Field(ge=0)] = "auto"
     checkpoint_every: Positive = 1  # epochs
@@ -252,6 +101,19 @@ class FewShotRecipe(Section):
     draws: Positive = 5
 
 
+class FinetuneRecipe(Section):
+    """Fine-tuning with a classification head; see ``lightly_prg.eval.finetune``. None where a preset decides."""
+
+    mode: Literal["head", "partial", "full"] = "full"
+    blocks: tuple[str, ...] = ()  # of mode `partial`
+    preset: Literal["shared", "prg", "mae"] = "shared"
+    labels: Annotated[Number, Field(gt=0.0)] | None = None  # 10 = of each class, 0.01 = share; None: all
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    learning_rates: tuple[Annotated[Number, Field(gt=0.0)], ...] | None = None
+    beta: Annotated[Number, Field(ge=0.0)] = 0.0  # weight of PRG's flow-matching loss beside the cross-entropy
+
+
 class EvalRecipe(Section):
     """What a finished run is judged by."""
 
@@ -260,7 +122,8 @@ class EvalRecipe(Section):
     knn: KNNRecipe | None = KNNRecipe()
     linear: LinearRecipe | None = LinearRecipe()
     few_shot: FewShotRecipe | None = FewShotRecipe()
-    controls: tuple[Literal["raw_pixels", "random_network"], ...] = ("raw_pixels", "random_network")
+    finetune: FinetuneRecipe | None = None
+    controls: tuple[Literal["raw_pixels", "pca", "random_network"], ...] = ("raw_pixels", "pca", "random_network")
 
 
 class Recipe(Section):
@@ -351,6 +214,37 @@ def parse_recipe(text: str, *, overrides: Sequence[str] = (), origin: str = "rec
     except ValidationError as error:
         messages = [_explain(detail, raw) for detail in error.errors(include_url=False)]
         raise UserError(f"{origin}: " + "; ".join(dict.fromkeys(messages))) from None
+
+
+def pretrained_recipe(
+    source: str, overrides: Sequence[str] = (), *, weights: str = "default", resize: int | None = None
+) -> Recipe:
+    """The recipe that judges a network trained elsewhere, ``timm:NAME`` or ``torchvision:NAME``.
+
+    Raises:
+        UserError: As ``load_recipe``.
+    """
+    raw = {
+        "name": re.sub(r"[^\w.+-]", "-", source),
+        "data": {"name": "digits"},
+        "method": {"name": "pretrained", "source": source, "weights": weights, "resize": resize},
+    }
+    return parse_recipe(yaml.safe_dump(raw), overrides=overrides, origin=source)
+
+
+def finetune_settings(recipe: Recipe, **options: Any) -> FinetuneRecipe:
+    """The fine-tuning of a recipe, or the default one, with some of its options replaced; None keeps.
+
+    Raises:
+        UserError: If an option is not allowed.
+    """
+    settings = recipe.eval.finetune if recipe.eval.finetune is not None else FinetuneRecipe()
+    content = {**settings.model_dump(), **{key: value for key, value in options.items() if value is not None}}
+    try:
+        return FinetuneRecipe.model_validate(content)
+    except ValidationError as error:
+        messages = [_explain(detail, content) for detail in error.errors(include_url=False)]
+        raise UserError("; ".join(dict.fromkeys(messages))) from None
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -455,17 +349,28 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 __all__ = [
     "AugmentRecipe",
+    "BackboneRecipe",
     "DataRecipe",
     "DiTRecipe",
     "EvalRecipe",
     "FeatureSpec",
+    "FinetuneRecipe",
     "ImportRecipe",
+    "MAERecipe",
+    "MethodRecipe",
+    "NetworkFeature",
     "OdeSpec",
     "PRGRecipe",
+    "PretrainedRecipe",
     "Recipe",
+    "ResNetRecipe",
+    "SimCLRRecipe",
     "TrainRecipe",
     "UNetRecipe",
+    "ViTRecipe",
+    "finetune_settings",
     "load_recipe",
     "parse_recipe",
+    "pretrained_recipe",
     "shipped_recipes",
 ]

@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 from lightly_prg.errors import UserError
 from lightly_prg.files import read_json, replacing, write_json, write_text
-from lightly_prg.recipe import FeatureSpec, OdeSpec, Recipe, load_recipe
+from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from lightly_prg.features import PRGEncoder
+    from lightly_prg.network_encoder import NetworkEncoder
 
 FORMAT_VERSION = 1
 
@@ -158,13 +159,20 @@ class Run:
         write_json(path, {"evaluator": evaluator, **result})
         return path
 
-    def export(self, module: Any, *, data: Mapping[str, Any], training: Mapping[str, Any]) -> None:
-        """Writes the encoder of a trained PRG module: averaged weights and everything needed to use them."""
+    def export(
+        self,
+        encoder: PRGEncoder | NetworkEncoder,
+        *,
+        data: Mapping[str, Any],
+        training: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Writes an encoder: the weights of its network and everything needed to use them."""
         from safetensors.torch import save_file
 
-        encoder = module.encoder()
         recipe = self.recipe
-        state = {key: value.contiguous().cpu() for key, value in encoder.velocity.state_dict().items()}
+        assert encoder.input_shape is not None
+        state = {key: value.contiguous().cpu() for key, value in encoder.network.state_dict().items()}
         with replacing(self.weights_file) as temporary:
             save_file(state, temporary)
         write_json(
@@ -173,18 +181,16 @@ class Run:
                 "format_version": FORMAT_VERSION,
                 "name": recipe.name,
                 "method": recipe.method.name,
-                "architecture": recipe.method.backbone.model_dump(mode="json"),
+                "architecture": recipe.method.model_dump(mode="json"),
                 "input_shape": list(encoder.input_shape),
-                "path": recipe.method.path,
-                "ode": recipe.method.ode.model_dump(mode="json"),
-                "feature": recipe.method.feature.model_dump(mode="json"),
-                "normalize": {"mean": encoder.mean.flatten().tolist(), "std": encoder.std.flatten().tolist()},
+                **encoder.description(),
                 "embedding_dim": encoder.embedding_dim,
                 "nfe": encoder.nfe,
-                "parameters": sum(p.numel() for p in encoder.velocity.parameters()),
+                "parameters": sum(p.numel() for p in encoder.network.parameters()),
                 "recipe_sha256": recipe.sha256(),
                 "data": dict(data),
                 "training": dict(training),
+                **(extra if extra is not None else {}),
                 "versions": versions(),
             },
         )
@@ -202,27 +208,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> PRGEncoder:
-    """An encoder of the architecture in encoder.json with fresh weights."""
-    from pydantic import TypeAdapter
-
-    from lightly_prg.features import PRGEncoder
-    from lightly_prg.flow import path_from_name
-    from lightly_prg.methods import build_velocity
-    from lightly_prg.recipe import BackboneRecipe
-
-    architecture: Any = TypeAdapter(BackboneRecipe).validate_python(description["architecture"])
-    return PRGEncoder(
-        build_velocity(architecture, description["input_shape"], trust=trust),
-        path_from_name(description["path"]),
-        OdeSpec(**description["ode"]),
-        FeatureSpec(**description["feature"]),
-        input_shape=description["input_shape"],
-        **description["normalize"],
-    )
-
-
-def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder:
+def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder | NetworkEncoder:
     """Loads the encoder of a run, in evaluation mode, on the CPU.
 
     Args:
@@ -242,6 +228,8 @@ def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder:
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+
+    from lightly_prg.methods import build_encoder
 
     run = Run(Path(folder))
     if not run.folder.is_dir():

@@ -21,10 +21,9 @@ from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
-from lightly_prg.methods import PRG
-from lightly_prg.methods.prg import prg_from_recipe
+from lightly_prg.methods import Method, build_method, pretrained_encoder
 from lightly_prg.randomness import generator_for
-from lightly_prg.recipe import Recipe
+from lightly_prg.recipe import PretrainedRecipe, Recipe
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
@@ -70,6 +69,8 @@ def train(
     if data is None:
         data = load_splits(recipe, console)
     # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
+    if isinstance(recipe.method, PretrainedRecipe):
+        return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust)
     if not first:
@@ -80,22 +81,35 @@ def train(
             run.clear()
         run.create(recipe)
         log = _fit(run, recipe, module, batches, data.validation, resume, console)
-        info = data.train
-        run.export(
-            module,
-            data={
-                "name": recipe.data.name,
-                "class_names": list(info.class_names),
-                "channels": info.channels,
-                "image_size": info.image_size,
-                "grey_levels": info.grey_levels,
-                "num_train": len(data.train),
-                "num_validation": len(data.validation),
-                "num_test": len(data.test),
-            },
-            training=log.summary(),
-        )
+        run.export(module.encoder(), data=describe_splits(recipe, data), training=log.summary())
     return run
+
+
+def _adopt(run: Run, recipe: Recipe, method: PretrainedRecipe, data: Splits, *, overwrite: bool) -> Run:
+    """Makes a run of a network that was trained elsewhere."""
+    info = data.train
+    encoder = pretrained_encoder(method, (info.channels, info.image_size, info.image_size))
+    with run.lock():
+        if overwrite:
+            run.clear()
+        run.create(recipe)
+        run.export(encoder, data=describe_splits(recipe, data), training={"epochs": 0, "steps": 0})
+    return run
+
+
+def describe_splits(recipe: Recipe, data: Splits) -> dict[str, Any]:
+    """What encoder.json says of the images."""
+    info = data.train
+    return {
+        "name": recipe.data.name,
+        "class_names": list(info.class_names),
+        "channels": info.channels,
+        "image_size": info.image_size,
+        "grey_levels": info.grey_levels,
+        "num_train": len(data.train),
+        "num_validation": len(data.validation),
+        "num_test": len(data.test),
+    }
 
 
 def load_splits(recipe: Recipe, console: Console) -> Splits:
@@ -104,14 +118,14 @@ def load_splits(recipe: Recipe, console: Console) -> Splits:
         return load_data(recipe.data, seed=recipe.seed, progress=update)
 
 
-def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> PRG:
+def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> Method:
     """The method's module for these images, with weights that depend on the seed alone."""
     info = data.train
     # The caller's own random state is not ours to change.
     with torch.random.fork_rng():
         torch.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
         try:
-            module = prg_from_recipe(
+            module = build_method(
                 recipe.method,
                 input_shape=(info.channels, info.image_size, info.image_size),
                 num_classes=info.num_classes,
@@ -127,11 +141,11 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> PRG:
     if recipe.init_from is not None:
         source = load(recipe.init_from, trust=trust).network
         try:
-            module.velocity.load_state_dict(source.state_dict())
+            module.network.load_state_dict(source.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"init_from: the network of {recipe.init_from} does not fit: {reason}") from None
-        module.ema.module.load_state_dict(module.velocity.state_dict())
+        module.ema.module.load_state_dict(module.network.state_dict())
     return module
 
 
@@ -168,7 +182,7 @@ def _existing(folder: Path) -> Path:
 def _fit(
     run: Run,
     recipe: Recipe,
-    module: PRG,
+    module: Method,
     batches: TrainingData,
     held_out: ImageSet,
     resume: bool,
@@ -180,8 +194,8 @@ def _fit(
     precision = pick_precision(settings.precision, device).precision
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
-        module.velocity.compile()
-    module.velocity.to(memory_format=torch.channels_last)
+        module.network.compile()
+    module.network.to(memory_format=torch.channels_last)
     module.ema.to(memory_format=torch.channels_last)
     log = TrainingLog(
         run.metrics,

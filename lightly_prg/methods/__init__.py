@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from lightly_prg.methods.build import build_encoder, build_method, build_network, pretrained_encoder
+from lightly_prg.methods.mae import MAE
+from lightly_prg.methods.method import Method
 from lightly_prg.methods.prg import PRG, build_velocity
+from lightly_prg.methods.simclr import SimCLR
 
-__all__ = ["PRG", "build_velocity"]
+__all__ = [
+    "MAE",
+    "PRG",
+    "Method",
+    "SimCLR",
+    "build_encoder",
+    "build_method",
+    "build_network",
+    "build_velocity",
+    "pretrained_encoder",
+]

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightly.utils.benchmarking import OnlineLinearClassifier
-from lightly.utils.scheduler import CosineWarmupScheduler
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder, extract_features
 from lightly_prg.flow import FlowMatchingLoss, Path, path_from_name
-from lightly_prg.models import EMA, DiT, UNet
+from lightly_prg.methods.method import Method, as_views
+from lightly_prg.models import DiT, UNet
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import (
+    AugmentRecipe,
     DiTRecipe,
     FeatureSpec,
     ImportRecipe,
@@ -26,13 +25,13 @@ from lightly_prg.recipe import (
     TrainRecipe,
     UNetRecipe,
 )
-from lightly_prg.transforms import PRGTransform
+from lightly_prg.transforms import PRGTransform, augment_batch, normalize_batch
 
 # Lightly's benchmark scripts look for a module-level transform beside the class.
 transform = PRGTransform(input_size=32)
 
 
-class PRG(LightningModule):
+class PRG(Method):
     """Pretrains a velocity network by flow matching; ``forward`` embeds images with its reverse ODE.
 
     Fulfils the contract of Lightly's benchmarks: ``PRG(batch_size_per_device, num_classes)``, ``forward(images)``,
@@ -52,6 +51,7 @@ class PRG(LightningModule):
         tau_sampling: ``uniform`` or ``logit_normal``.
         ode: How ``forward`` integrates the ODE.
         feature: Where ``forward`` reads the embedding.
+        augment: What ``make_views`` does to training images.
         optimization: Learning rate, schedule, EMA decay and so on; see ``TrainRecipe``.
         online_probe: Train the online classifier beside the generator. It costs one embedding for each step.
         seed: Noise, tau and dropout depend on it and on the step alone.
@@ -76,32 +76,33 @@ class PRG(LightningModule):
         tau_sampling: str = "uniform",
         ode: OdeSpec | None = None,
         feature: FeatureSpec | None = None,
+        augment: AugmentRecipe | None = None,
         optimization: TrainRecipe | None = None,
         online_probe: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.batch_size_per_device = batch_size_per_device
-        self.input_shape = tuple(input_shape)
+        super().__init__(
+            batch_size_per_device=batch_size_per_device,
+            input_shape=input_shape,
+            optimization=optimization,
+            online_probe=online_probe,
+            seed=seed,
+        )
         self.path = path_from_name(path) if isinstance(path, str) else path
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="block", block="middle")
-        self.optimization = optimization if optimization is not None else TrainRecipe()
-        self.online_probe = online_probe
-        self.seed = seed
+        self.augment = augment if augment is not None else AugmentRecipe()
         if backbone is None:
             channels, size, _ = self.input_shape
             backbone = UNet(image_size=size, in_channels=channels)
         self.velocity = backbone
-        self.ema = EMA(backbone, self.optimization.ema_decay)
         self.criterion = FlowMatchingLoss(path=self.path, coupling=coupling, tau_sampling=tau_sampling)
-        self.online_classifier = OnlineLinearClassifier(
-            feature_dim=self.encoder().embedding_dim,
-            num_classes=num_classes,
-            topk=(1, min(5, num_classes)),
-        )
-        # DistributedDataParallel refuses parameters that never get a gradient.
-        self.online_classifier.requires_grad_(online_probe)
+        self.finish(num_classes)
+
+    @property
+    def network(self) -> nn.Module:
+        """The velocity network."""
+        return self.velocity
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images with the trainable network.
@@ -119,74 +120,45 @@ class PRG(LightningModule):
         """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
         return PRGEncoder(self.ema.module, self.path, self.ode, self.feature, input_shape=self.input_shape)
 
-    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+    def make_views(
+        self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0
+    ) -> list[Tensor]:
+        """One view, flipped and shifted at most: a generator learns to generate what it sees."""
+        augmented = augment_batch(
+            images, generator=generator, global_batch=global_batch, first=first, **self.augment.model_dump()
+        )
+        return [normalize_batch(augmented)]
+
+    def loss(self, views: Sequence[Tensor], position: int) -> Tensor:
         """The flow-matching loss of the first view."""
-        x = _first_view(batch)
-        position = self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        x = views[0]
         noise, tau = self._draw(x, position)
         loss: Tensor = self.criterion(self.velocity, x, noise=noise, tau=tau)
-        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(x))
-        if not self.online_probe:
-            return loss
-        probe_loss, logs = self.online_classifier.training_step((self(x).detach(), batch[1]), batch_idx)
-        self.log_dict(logs, sync_dist=True, batch_size=len(x))
-        total: Tensor = loss + probe_loss
-        return total
+        return loss
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The held-out loss, for Trainers that validate."""
-        x = _first_view(batch)
-        loss = self.held_out_loss(x, batch_idx)
+        x = as_views(batch)[0]
+        loss = self._averaged_loss(x, batch_idx)
         self.log("val_loss", loss, prog_bar=True, sync_dist=True, batch_size=len(x))
         return loss
 
-    def held_out_loss(self, x: Tensor, position: int) -> Tensor:
-        """The loss of the averaged weights, with the same noise every time, so that epochs can be compared."""
+    def held_out_loss(self, images: Tensor, position: int) -> Tensor:
+        """The loss of the averaged weights on bytes, with the same noise every time."""
+        return self._averaged_loss(normalize_batch(images), position)
+
+    def _averaged_loss(self, x: Tensor, position: int) -> Tensor:
         generator = generator_for(self.seed, "validation", position, device=x.device)
         loss: Tensor = self.criterion(self.ema.module, x, generator=generator)
         return loss
 
     def _draw(self, x: Tensor, position: int) -> tuple[Tensor, Tensor]:
         """Noise and tau of this step: drawn for the global batch, of which this process takes its slice."""
-        processes = self.trainer.world_size if self._trainer is not None else 1
+        total, mine = self.share(len(x))
         generator = generator_for(self.seed, "train", position, device=x.device)
-        noise = torch.randn(
-            (processes * len(x), *x.shape[1:]), generator=generator, device=x.device, dtype=torch.float32
-        )
-        tau = self.criterion.sample_tau(processes * len(x), generator=generator, device=x.device)
-        mine = slice(self.global_rank * len(x), (self.global_rank + 1) * len(x))
+        noise = torch.randn((total, *x.shape[1:]), generator=generator, device=x.device, dtype=torch.float32)
+        tau = self.criterion.sample_tau(total, generator=generator, device=x.device)
         return noise[mine], tau[mine]
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One optimiser step, after which the averaged weights follow."""
-        super().optimizer_step(*args, **kwargs)
-        self.ema.update(self.velocity)
-
-    def configure_optimizers(self) -> Any:
-        """AdamW or Adam with warm-up and, by default, cosine decay, stepped with every batch."""
-        recipe = self.optimization
-        kind: Callable[..., torch.optim.Optimizer]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        groups: list[dict[str, Any]] = [
-            {"params": list(self.velocity.parameters()), "weight_decay": recipe.weight_decay}
-        ]
-        if self.online_probe:
-            groups.append({"params": list(self.online_classifier.parameters()), "weight_decay": 0.0})
-        optimizer = kind(groups, lr=recipe.lr)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = min(total, round(total * recipe.warmup_epochs / recipe.epochs))
-        scheduler: torch.optim.lr_scheduler.LRScheduler
-        if recipe.schedule == "cosine":
-            scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=total)
-        else:
-            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
-
-
-def _first_view(batch: Sequence[Any]) -> Tensor:
-    views = batch[0]
-    x: Tensor = views[0] if isinstance(views, list | tuple) else views
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def build_velocity(
@@ -256,6 +228,7 @@ def prg_from_recipe(
         tau_sampling=method.tau_sampling,
         ode=method.ode,
         feature=method.feature,
+        augment=method.augment,
         optimization=optimization,
         seed=seed,
     )

@@ -15,7 +15,6 @@ from lightly_prg.errors import UserError
 from lightly_prg.hardware import decoding_workers
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import Recipe
-from lightly_prg.transforms import augment_batch, normalize_batch
 
 
 class BatchStream(Sampler[list[int]]):
@@ -110,19 +109,17 @@ class TrainingData(LightningDataModule):
         return self.images.loader(batch_sampler=stream, num_workers=workers)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Augments and normalises on the device; draws depend on (seed, position) alone."""
+        """Makes the method's views on the device; draws depend on (seed, position) alone."""
         if not (isinstance(batch, Sequence) and isinstance(batch[0], Tensor) and batch[0].dtype == torch.uint8):
             return batch
         assert self.trainer is not None
         images, labels, names = batch
-        augment = self.recipe.method.augment
+        module: Any = self.trainer.lightning_module
         position = self.trainer.fit_loop.epoch_loop.batch_idx + 1
-        augmented = augment_batch(
+        views = module.make_views(
             images,
-            horizontal_flip=augment.horizontal_flip,
-            crop_padding=augment.crop_padding,
             generator=generator_for(self.recipe.seed, "augment", position, device=images.device),
             global_batch=self.trainer.world_size * len(images),
             first=self.trainer.global_rank * len(images),
         )
-        return [normalize_batch(augmented)], labels, names
+        return views, labels, names

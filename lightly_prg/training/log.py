@@ -20,7 +20,6 @@ from lightly_prg.data import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.files import write_text
 from lightly_prg.randomness import generator_for
-from lightly_prg.transforms import normalize_batch
 
 COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "lr", "images_per_second", "seconds")
 
@@ -190,7 +189,7 @@ class TrainingLog(Callback):
         total = 0.0
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for index, (images, _, _) in enumerate(self.held_out.loader(batch_size=self.batch_size)):
-                loss = module.held_out_loss(normalize_batch(images.to(module.device)), index)
+                loss = module.held_out_loss(images.to(module.device), index)
                 total += float(loss) * len(images)
         return total / len(self.held_out)
 

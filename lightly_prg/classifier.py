@@ -1,0 +1,246 @@
+"""Classifiers made from runs: fine-tuned, which is a run of its own, or a probe on the frozen encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lightly_prg.errors import UserError
+from lightly_prg.eval import (
+    FineTuned,
+    LinearHead,
+    PRGHead,
+    evaluate_robustness,
+    finetune,
+    fit_probe,
+    result_to_dict,
+)
+from lightly_prg.evaluation import EncoderName, Evaluation
+from lightly_prg.features import PRGEncoder
+from lightly_prg.files import replacing, write_json
+from lightly_prg.flow import FlowMatchingLoss
+from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.randomness import generator_for
+from lightly_prg.recipe import FinetuneRecipe
+from lightly_prg.run import Run, load
+
+_HEADS = {"LinearHead": "linear", "PRGHead": "prg"}
+
+
+def finetune_run(
+    evaluation: Evaluation,
+    settings: FinetuneRecipe,
+    *,
+    encoder: EncoderName = "run",
+    split: str | None = None,
+    out: Path | None = None,
+    overwrite: bool = False,
+) -> tuple[Run, dict[str, Any]]:
+    """Fine-tunes a run's encoder, or its architecture from scratch, and writes the model as a run of its own.
+
+    Args:
+        evaluation: The run and its data.
+        settings: What is trained, how long, on how many labels.
+        encoder: ``run``, or ``random_network`` for training from scratch.
+        split: ``validation`` or ``test``; default the recipe's.
+        out: Folder of the new run; default ``RUN-finetuned`` or ``RUN-scratch`` beside it.
+        overwrite: Replace a run that is there.
+
+    Returns:
+        The new run and the result, which is written into both folders.
+
+    Raises:
+        UserError: If an option does not fit, or the folder is taken.
+    """
+    source = evaluation.run
+    if encoder not in ("run", "random_network"):
+        raise UserError(f"There is nothing to fine-tune in {encoder!r}; allowed are run and random_network.")
+    suffix = "finetuned" if encoder == "run" else "scratch"
+    target = Run(out if out is not None else source.folder.with_name(f"{source.folder.name}-{suffix}"))
+    if target.folder.resolve() == source.folder.resolve():
+        raise UserError("The fine-tuned model needs a folder of its own; choose another with --out.")
+    if target.folder.exists() and any(entry.name != ".lock" for entry in target.folder.iterdir()):
+        if not target.recipe_file.is_file():
+            raise UserError(f"{target.folder} holds files that are no run; choose another folder with --out.")
+        if not overwrite:
+            raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
+    split = split if split is not None else source.recipe.eval.split
+    judged, validation = evaluation.images(split), evaluation.splits.validation
+    network = evaluation.encoder(encoder)
+    labels = settings.labels
+    title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
+    with evaluation.console.task(title, 1) as update:
+        result, model = finetune(
+            network,
+            evaluation.images("train"),
+            judged,
+            # What is reported must not have chosen the learning rate.
+            validation=validation if split == "test" and len(validation) else None,
+            mode=settings.mode,
+            blocks=settings.blocks,
+            preset=settings.preset,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rates=settings.learning_rates,
+            labels=int(labels) if labels is not None and labels >= 1 else labels,
+            num_classes=evaluation.splits.train.num_classes,
+            extra_loss=_flow_matching(settings.beta, source.recipe.seed, network),
+            seed=source.recipe.seed,
+            device=str(evaluation.target),
+            precision=pick_precision("auto", evaluation.target).precision,
+            num_workers=decoding_workers(),
+            progress=update,
+        )
+    content = {
+        "encoder": encoder,
+        "split": split,
+        **result_to_dict(result),
+        "beta": settings.beta,
+        "recipe_sha256": evaluation.description["recipe_sha256"],
+    }
+    own = settings == source.recipe.eval.finetune and encoder == "run"
+    source.write_result("finetune", content, own_options=own)
+    recipe = source.recipe.model_copy(
+        update={
+            "name": f"{source.recipe.name}-{suffix}",
+            "init_from": str(source.folder) if encoder == "run" else None,
+            "eval": source.recipe.eval.model_copy(update={"finetune": settings, "split": split}),
+        }
+    )
+    with target.lock():
+        if overwrite:
+            target.clear()
+        target.create(recipe)
+        trained: Any = model.encoder
+        target.export(
+            trained,
+            data=evaluation.description["data"],
+            training=evaluation.description["training"],
+            extra={"finetuned": {key: content[key] for key in ("encoder", "mode", "blocks", "preset", "num_train")}},
+        )
+        _write_head(target, model.head, num_classes=result.num_classes)
+        target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
+    return target, content
+
+
+def _flow_matching(beta: float, seed: int, encoder: nn.Module) -> Callable[[nn.Module, Tensor, int], Tensor] | None:
+    """The paper's loss keeps ``beta`` times the flow-matching loss, so that the flow stays one (arXiv 2412.01787)."""
+    if beta == 0.0:
+        return None
+    if not isinstance(encoder, PRGEncoder):
+        raise UserError("finetune.beta weighs PRG's flow-matching loss; this method has none.")
+    criterion = FlowMatchingLoss(path=encoder.path)
+
+    def loss(model: nn.Module, images: Tensor, step: int) -> Tensor:
+        assert isinstance(model, PRGEncoder)
+        generator = generator_for(seed, "finetune", step, device=images.device)
+        value: Tensor = criterion(model.velocity, model.normalize(images), generator=generator)
+        return beta * value
+
+    return loss
+
+
+def _write_head(run: Run, head: nn.Module, *, num_classes: int) -> None:
+    state = {key: value.contiguous().cpu() for key, value in head.state_dict().items()}
+    with replacing(run.folder / "head.safetensors") as temporary:
+        save_file(state, temporary)
+    write_json(run.folder / "head.json", {"head": _HEADS[type(head).__name__], "num_classes": num_classes})
+
+
+def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
+    """Loads a fine-tuned run: float images in [0, 1], ``(B, C, H, W)``, to logits ``(B, K)``.
+
+    Raises:
+        UserError: If the folder holds no fine-tuned model, or its files are damaged.
+    """
+    from lightly_prg.files import read_json
+
+    encoder = load(folder, trust=trust)
+    path = Path(folder) / "head.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no fine-tuned model: it has no head.json.")
+    described = read_json(path)
+    classes = int(described["num_classes"])
+    head: nn.Module
+    if described["head"] == "prg":
+        assert encoder.input_shape is not None
+        head = PRGHead(encoder.input_shape, classes)
+    else:
+        head = LinearHead(encoder.embedding_dim, classes)
+    weights = Path(folder) / "head.safetensors"
+    try:
+        head.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(":.")
+        raise UserError(f"{weights} is damaged or belongs to another head: {reason}.") from None
+    return FineTuned(encoder, head).eval()
+
+
+def classifier_of(evaluation: Evaluation, name: EncoderName = "run") -> nn.Module:
+    """What classifies for an encoder: its fine-tuned head, or else a linear probe fitted on training features."""
+    if name == "run" and (evaluation.run.folder / "head.json").is_file():
+        return load_classifier(evaluation.run.folder, trust=evaluation.trust)
+    train, validation = evaluation.embeddings(name, "train"), None
+    if len(evaluation.splits.validation):
+        validation = evaluation.embeddings(name, "validation")
+    encoder = evaluation.encoder(name)
+    return fit_probe(train, validation, encoder=encoder, seed=evaluation.run.recipe.seed, device=str(evaluation.target))
+
+
+def robustness(
+    evaluation: Evaluation,
+    name: EncoderName = "run",
+    *,
+    split: str | None = None,
+    folder: Path | None = None,
+    max_images: int | None = None,
+) -> tuple[dict[str, Any], list[Path]]:
+    """Measures the accuracy on corrupted images; writes the result, its curves and a gallery.
+
+    Args:
+        evaluation: The run and its data.
+        name: The run's encoder or a control.
+        split: Which images; default the recipe's.
+        folder: Official files such as CIFAR-10-C, in place of computed corruptions.
+        max_images: At most this many, drawn by class.
+
+    Returns:
+        The result as it was written, and the figures.
+    """
+    from lightly_prg.eval.plot_robustness import plot_corruptions, plot_robustness
+
+    split = split if split is not None else evaluation.run.recipe.eval.split
+    images = evaluation.images(split)
+    classifier = classifier_of(evaluation, name)
+    with evaluation.console.task("classifying corrupted images", 1) as update:
+        result = evaluate_robustness(
+            classifier.to(evaluation.target),
+            images,
+            seed=evaluation.run.recipe.seed,
+            batch_size=evaluation.run.recipe.eval.batch_size,
+            device=str(evaluation.target),
+            folder=folder,
+            max_images=max_images,
+            num_classes=evaluation.splits.train.num_classes,
+            progress=update,
+        )
+    content = {
+        "encoder": name,
+        "split": split,
+        **result_to_dict(result),
+        "recipe_sha256": evaluation.description["recipe_sha256"],
+    }
+    own = name == "run" and folder is None and max_images is None and split == evaluation.run.recipe.eval.split
+    evaluation.run.write_result("robustness", content, own_options=own)
+    curves, gallery = evaluation.run.figures / "robustness.png", evaluation.run.figures / "corruptions.png"
+    label = evaluation.run.recipe.name if name == "run" else name.replace("_", " ")
+    plot_robustness({label: content}, curves)
+    shown = torch.stack([images[index][0] for index in range(min(4, len(images)))])
+    plot_corruptions(shown, gallery, seed=evaluation.run.recipe.seed)
+    return content, [curves, gallery]

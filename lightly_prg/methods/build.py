@@ -1,0 +1,121 @@
+"""From the ``method`` section of a recipe, or from encoder.json, to modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from torch import nn
+
+from lightly_prg.errors import UserError
+from lightly_prg.features import PRGEncoder
+from lightly_prg.flow import path_from_name
+from lightly_prg.methods.mae import build_vit, mae_from_recipe
+from lightly_prg.methods.method import Method
+from lightly_prg.methods.prg import build_velocity, prg_from_recipe
+from lightly_prg.methods.simclr import build_resnet, simclr_from_recipe
+from lightly_prg.models.pretrained_network import build_pretrained
+from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.recipe import (
+    FeatureSpec,
+    MAERecipe,
+    MethodRecipe,
+    NetworkFeature,
+    OdeSpec,
+    PretrainedRecipe,
+    PRGRecipe,
+    SimCLRRecipe,
+    TrainRecipe,
+)
+
+Encoder = PRGEncoder | NetworkEncoder
+
+
+def build_method(
+    method: PRGRecipe | SimCLRRecipe | MAERecipe | PretrainedRecipe,
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    optimization: TrainRecipe,
+    seed: int,
+    trust: bool = False,
+) -> Method:
+    """Builds the module that a recipe describes, with weights from torch's global random state.
+
+    Raises:
+        UserError: If its settings do not fit the images, or it names foreign code that is not trusted.
+        ValueError: If a block or pooling does not exist.
+    """
+    common: dict[str, Any] = {
+        "input_shape": input_shape,
+        "num_classes": num_classes,
+        "optimization": optimization,
+        "seed": seed,
+    }
+    if isinstance(method, PRGRecipe):
+        return prg_from_recipe(method, trust=trust, **common)
+    if isinstance(method, SimCLRRecipe):
+        return simclr_from_recipe(method, **common)
+    if isinstance(method, MAERecipe):
+        return mae_from_recipe(method, **common)
+    raise UserError(f"A {method.name} network has nothing to train.")
+
+
+def build_network(method: MethodRecipe, input_shape: Sequence[int], *, trust: bool = False) -> nn.Module:
+    """The network that a method's encoder keeps, with fresh weights."""
+    if isinstance(method, PRGRecipe):
+        return build_velocity(method.backbone, input_shape, trust=trust)
+    if isinstance(method, SimCLRRecipe):
+        return build_resnet(method, input_shape)
+    if isinstance(method, MAERecipe):
+        return build_vit(method, input_shape)
+    size = method.resize if method.resize is not None else input_shape[-1]
+    return build_pretrained(method.source, weights="none", image_size=size).network
+
+
+def pretrained_encoder(method: PretrainedRecipe, input_shape: Sequence[int]) -> NetworkEncoder:
+    """The encoder that a recipe takes from a library, with its weights.
+
+    Raises:
+        UserError: If it cannot be had, or does not take such images.
+    """
+    if input_shape[0] not in (1, 3):
+        raise UserError(f"{method.source} takes images of 1 or 3 channels; these have {input_shape[0]}.")
+    size = method.resize if method.resize is not None else input_shape[-1]
+    found = build_pretrained(method.source, weights=method.weights, image_size=size)
+    encoder = NetworkEncoder(
+        found.network, method.feature, input_shape=input_shape, mean=found.mean, std=found.std, resize=method.resize
+    ).eval()
+    try:
+        _ = encoder.embedding_dim
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{method.source} does not take images of {' x '.join(map(str, input_shape))}: {reason}. "
+            "method.resize enlarges them first."
+        ) from None
+    return encoder
+
+
+def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> Encoder:
+    """An encoder of the kind in encoder.json with fresh weights."""
+    method: Any = TypeAdapter(MethodRecipe).validate_python(description["architecture"])
+    input_shape = description["input_shape"]
+    network = build_network(method, input_shape, trust=trust)
+    if isinstance(method, PRGRecipe):
+        return PRGEncoder(
+            network,
+            path_from_name(description["path"]),
+            OdeSpec(**description["ode"]),
+            FeatureSpec(**description["feature"]),
+            input_shape=input_shape,
+            **description["normalize"],
+        )
+    return NetworkEncoder(
+        network,
+        NetworkFeature(**description["feature"]),
+        input_shape=input_shape,
+        resize=description["resize"],
+        **description["normalize"],
+    )

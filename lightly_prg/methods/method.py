@@ -1,0 +1,175 @@
+"""What every method here shares: averaged weights, optimiser and schedule, and the contract of Lightly's benchmarks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from lightly.models.utils import get_weight_decay_parameters
+from lightly.utils.benchmarking import OnlineLinearClassifier
+from lightly.utils.lars import LARS
+from lightly.utils.scheduler import CosineWarmupScheduler
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from lightly_prg.models import EMA
+from lightly_prg.recipe import TrainRecipe
+
+
+class TrainedEncoder(Protocol):
+    """An encoder that a method gives away: what evaluators and the run folder need of it."""
+
+    input_shape: tuple[int, ...] | None
+    network: nn.Module
+    nfe: float
+
+    @property
+    def embedding_dim(self) -> int:
+        """D."""
+        ...
+
+    def description(self) -> dict[str, Any]:
+        """What, beside the network, makes the encoder."""
+        ...
+
+
+class Method(LightningModule):
+    """Base of PRG, SimCLR and MAE.
+
+    A subclass sets its networks and then calls ``finish``. Batches are Lightly's: ``(views, targets, ...)``. Images
+    that reach ``training_step`` are normalised to [-1, 1]; ``make_views`` is what turns bytes into such views where the
+    images come from this package's own data.
+
+    Args:
+        batch_size_per_device: As in Lightly's scripts; not needed by the methods themselves.
+        input_shape: ``(C, H, W)`` of the images.
+        optimization: Learning rate, schedule, EMA decay and so on.
+        online_probe: Train the online classifier beside the method. It costs one embedding for each step.
+        seed: All draws depend on it and on the step alone.
+    """
+
+    online_classifier: OnlineLinearClassifier
+
+    def __init__(
+        self,
+        *,
+        batch_size_per_device: int,
+        input_shape: Sequence[int],
+        optimization: TrainRecipe | None,
+        online_probe: bool,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.batch_size_per_device = batch_size_per_device
+        self.input_shape = tuple(input_shape)
+        self.optimization = optimization if optimization is not None else TrainRecipe()
+        self.online_probe = online_probe
+        self.seed = seed
+
+    def finish(self, num_classes: int) -> None:
+        """Adds the averaged network and the online classifier, once the network is there."""
+        self.ema = EMA(self.network, self.optimization.ema_decay)
+        self.online_classifier = OnlineLinearClassifier(
+            feature_dim=self.encoder().embedding_dim, num_classes=num_classes, topk=(1, min(5, num_classes))
+        )
+        # DistributedDataParallel refuses parameters that never get a gradient.
+        self.online_classifier.requires_grad_(self.online_probe)
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network that the encoder keeps, with the weights in training."""
+
+    @abstractmethod
+    def encoder(self) -> Any:
+        """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
+
+    @abstractmethod
+    def make_views(
+        self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0
+    ) -> list[Tensor]:
+        """Turns ``(B, C, H, W)`` bytes into training views in [-1, 1].
+
+        Draws are made for ``global_batch`` images, of which these are the ones from ``first`` on.
+        """
+
+    @abstractmethod
+    def loss(self, views: Sequence[Tensor], position: int) -> Tensor:
+        """The method's loss of one batch; ``position`` counts the batches of the training."""
+
+    @abstractmethod
+    def held_out_loss(self, images: Tensor, position: int) -> Tensor:
+        """The loss of held-out bytes, with the same draws every time, so that epochs can be compared."""
+
+    def trained_modules(self) -> list[nn.Module]:
+        """Everything that the loss trains."""
+        return [self.network]
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """The loss of a batch, and that of the online classifier where it is asked for."""
+        views = as_views(batch)
+        loss = self.loss(views, self.position(batch_idx))
+        self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(views[0]))
+        if not self.online_probe:
+            return loss
+        features = self(views[0]).detach()
+        probe_loss, logs = self.online_classifier.training_step((features, batch[1]), batch_idx)
+        self.log_dict(logs, sync_dist=True, batch_size=len(views[0]))
+        total: Tensor = loss + probe_loss
+        return total
+
+    def position(self, batch_idx: int) -> int:
+        """Batches since the beginning of the training."""
+        return self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+
+    def share(self, batch: int) -> tuple[int, slice]:
+        """Size of the global batch, and the part of it that belongs to this process."""
+        processes = self.trainer.world_size if self._trainer is not None else 1
+        return processes * batch, slice(self.global_rank * batch, (self.global_rank + 1) * batch)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimiser step, after which the averaged weights follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.ema.update(self.network)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser with warm-up and, by default, cosine decay, stepped with every batch.
+
+        Biases and normalisation layers are not decayed.
+        """
+        recipe = self.optimization
+        decayed, others = get_weight_decay_parameters(self.trained_modules())
+        if self.online_probe:
+            others = [*others, *self.online_classifier.parameters()]
+        groups = [
+            {"params": [p for p in parameters if p.requires_grad], "weight_decay": decay}
+            for parameters, decay in ((decayed, recipe.weight_decay), (others, 0.0))
+        ]
+        optimizer = build_optimizer([group for group in groups if group["params"]], recipe)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = min(total, round(total * recipe.warmup_epochs / recipe.epochs))
+        scheduler: torch.optim.lr_scheduler.LRScheduler
+        if recipe.schedule == "cosine":
+            scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=total)
+        else:
+            scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    if recipe.optimizer == "lars":
+        optimizer: torch.optim.Optimizer = LARS(groups, lr=recipe.lr, momentum=recipe.momentum)
+        return optimizer
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr, betas=recipe.betas)
+
+
+def as_views(batch: Sequence[Any]) -> list[Tensor]:
+    """The views of a batch as a list, laid out as convolutions like it; a bare tensor is one view."""
+    views = batch[0] if isinstance(batch[0], list | tuple) else [batch[0]]
+    return [view.contiguous(memory_format=torch.channels_last) for view in views]

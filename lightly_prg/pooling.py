@@ -1,0 +1,42 @@
+"""From an activation to one vector for each image."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pool(values: Tensor, kind: str) -> Tensor:
+    """Reduces an image-shaped, token-shaped or flat activation to one vector for each image.
+
+    Args:
+        values: ``(B, C, H, W)``, tokens ``(B, N, C)`` or ``(B, D)``.
+        kind: ``mean``, ``flatten`` or ``grid:N``.
+
+    Returns:
+        ``(B, C)``, ``(B, everything)`` or ``(B, C * N * N)``.
+
+    Raises:
+        ValueError: If tokens that do not form a square are to be pooled on a grid, or the grid is finer than the
+            activation.
+    """
+    if values.ndim == 2 or kind == "flatten":
+        return values.flatten(1)
+    if values.ndim == 3:
+        if kind == "mean":
+            return values.mean(1)
+        side = round(values.shape[1] ** 0.5)
+        if side * side != values.shape[1]:
+            raise ValueError(
+                f"{values.shape[1]} tokens form no square, so pool={kind!r} does not fit; take 'mean' or 'flatten'."
+            )
+        values = values.transpose(1, 2).reshape(len(values), -1, side, side)
+    if values.ndim != 4:
+        raise ValueError(f"An activation of shape {tuple(values.shape)} cannot be pooled.")
+    if kind == "mean":
+        return values.mean((2, 3))
+    cells = int(kind.removeprefix("grid:"))
+    if cells > min(values.shape[2:]):
+        height, width = values.shape[2:]
+        raise ValueError(f"pool={kind!r} is finer than the activation, which is {height} x {width}.")
+    return F.adaptive_avg_pool2d(values, cells).flatten(1)
