@@ -24,6 +24,7 @@ from lightly_prg.recipe_feature import FeatureSpec, NetworkFeature, OdeSpec
 from lightly_prg.recipe_methods import (
     AugmentRecipe,
     BackboneRecipe,
+    DecoderRecipe,
     DiTRecipe,
     ImportRecipe,
     MAERecipe,
@@ -351,6 +352,7 @@ __all__ = [
     "AugmentRecipe",
     "BackboneRecipe",
     "DataRecipe",
+    "DecoderRecipe",
     "DiTRecipe",
     "EvalRecipe",
     "FeatureSpec",

@@ -89,8 +89,8 @@ def pretrained_encoder(method: PretrainedRecipe, input_shape: Sequence[int]) -> 
     ).eval()
     try:
         _ = encoder.embedding_dim
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+    except Exception as error:  # other people's networks refuse in many ways, by assertions too
+        reason = str(error).splitlines()[0].rstrip(".!")
         raise UserError(
             f"{method.source} does not take images of {' x '.join(map(str, input_shape))}: {reason}. "
             "method.resize enlarges them first."

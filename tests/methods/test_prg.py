@@ -93,7 +93,7 @@ class TestPRG:
 
     def test_held_out_loss__is_repeatable(self) -> None:
         model = tiny()
-        x = torch.rand(4, 1, 8, 8)
+        x = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8)
         assert float(model.held_out_loss(x, 0)) == float(model.held_out_loss(x, 0)) != float(model.held_out_loss(x, 1))
 
 
