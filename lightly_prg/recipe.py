@@ -124,7 +124,7 @@ class EvalRecipe(Section):
     linear: LinearRecipe | None = LinearRecipe()
     few_shot: FewShotRecipe | None = FewShotRecipe()
     finetune: FinetuneRecipe | None = None
-    controls: tuple[Literal["raw_pixels", "pca", "random_network"], ...] = ("raw_pixels", "pca", "random_network")
+    controls: tuple[Literal["raw_pixels", "pca", "random_network"], ...] = ("raw_pixels", "random_network")
 
 
 class Recipe(Section):

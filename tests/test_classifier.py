@@ -159,6 +159,9 @@ class TestControls:
         )
 
     def test_report__of_every_method(self, evaluation: Evaluation) -> None:
+        controls = ("raw_pixels", "pca")
+        settings = evaluation.run.recipe.eval.model_copy(update={"controls": controls})
+        evaluation.run.__dict__["recipe"] = evaluation.run.recipe.model_copy(update={"eval": settings})
         page = evaluation.all().read_text()
         assert "PCA" in page
         samples = (evaluation.run.figures / "samples.png").is_file()
