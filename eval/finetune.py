@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.divisible import DivisibleDataset
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.eval.finetune_augment import BatchAugmentation
-from lightly_prg.eval.finetune_data import DivisibleDataset, FinetuneData
+from lightly_prg.eval.finetune_data import FinetuneData
 from lightly_prg.eval.finetune_loop import EpochRecord, ExtraLoss, FinetuneLoop
 from lightly_prg.eval.finetune_model import FineTuned, trained_blocks
 from lightly_prg.eval.finetune_presets import FinetunePreset, preset_by_name

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.embed import ImageDataset
+from lightly_prg.eval.divisible import DivisibleDataset, labelled
 from lightly_prg.eval.label_draws import draw_labels, hold_out
-
-
-class DivisibleDataset(ImageDataset, Protocol):
-    """A set of images of which parts can be taken, such as ``lightly_prg.data.ImageSet``."""
-
-    def subset(self, indices: Tensor) -> DivisibleDataset:
-        """The images of ``indices`` ``(M,)``, in their order."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +47,8 @@ class FinetuneData:
             UserError: If labels are missing or too few, or an option is not allowed.
         """
         _check_labels_option(labels)
-        train, test = _labelled(train), _labelled(test)
-        given = None if validation is None else _labelled(validation)
+        train, test = labelled(train), labelled(test)
+        given = None if validation is None else labelled(validation)
         for what, part in (("training", train), ("test", test)):
             if len(part) == 0:
                 raise UserError(f"No {what} image has a label, which fine-tuning needs.")
@@ -82,11 +72,6 @@ class FinetuneData:
             pool = draw_labels(classes, pool, labels, seed=seed, draw=0)
         fitted = train if len(pool) == len(train) else train.subset(torch.from_numpy(pool))
         return cls(fitted, chooser, test, highest + 1 if num_classes is None else num_classes)
-
-
-def _labelled(dataset: DivisibleDataset) -> DivisibleDataset:
-    known = dataset.labels >= 0
-    return dataset if bool(known.all()) else dataset.subset(known.nonzero().flatten())
 
 
 def _check_labels_option(labels: int | float | None) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightly_prg.eval.divisible import DivisibleDataset
 from lightly_prg.eval.embed import ImageDataset
 from lightly_prg.eval.finetune_augment import BatchAugmentation
-from lightly_prg.eval.finetune_data import DivisibleDataset
 from lightly_prg.eval.finetune_model import FineTuned
 from lightly_prg.eval.finetune_presets import FinetunePreset
 from lightly_prg.eval.layer_decay import ParameterGroups, check_groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy, linear
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
-from lightly_prg.eval.embed import PRECISIONS, ImageDataset, embed, evaluation_mode
+from lightly_prg.eval.divisible import DivisibleDataset, labelled
+from lightly_prg.eval.embed import PRECISIONS, embed, evaluation_mode
 from lightly_prg.eval.embeddings import Embeddings
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.randomness import generator_for
@@ -22,14 +23,6 @@ from lightly_prg.resized_crop import random_resized_crop
 
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """For a batch of 256 images, around Lightly's 0.1."""
-
-
-class SelectableDataset(ImageDataset, Protocol):
-    """A set of images of which some can be taken, in any order, such as ``lightly_prg.data.ImageSet``."""
-
-    def subset(self, indices: Sequence[int] | Tensor) -> SelectableDataset:
-        """The images of ``indices``, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -79,10 +72,10 @@ class AugmentedLinearResult:
 
 def evaluate_linear_augmented(
     encoder: nn.Module,
-    train: SelectableDataset,
-    test: SelectableDataset,
+    train: DivisibleDataset,
+    test: DivisibleDataset,
     *,
-    validation: SelectableDataset | None = None,
+    validation: DivisibleDataset | None = None,
     epochs: int = 20,
     batch_size: int = 256,
     learning_rates: Sequence[float] = LEARNING_RATES,
@@ -137,8 +130,8 @@ def evaluate_linear_augmented(
     start = time.perf_counter()
     grid = _check_options(epochs, batch_size, learning_rates, crop_scale)
     place = resolve_device(device)
-    train, test = _labelled(train), _labelled(test)
-    chooser = _labelled(validation) if validation is not None else train.subset([])
+    train, test = labelled(train), labelled(test)
+    chooser = labelled(validation) if validation is not None else train.subset(torch.arange(0))
     num_classes = _count_classes(train, chooser, test, num_classes)
     if len(chooser) == 0:
         pool, held = hold_out(np.asarray(train.labels, dtype=np.int64), seed=seed)
@@ -251,7 +244,7 @@ class _Heads:
 
 
 def _batches(
-    train: SelectableDataset, epochs: int, size: int, seed: int, num_workers: int
+    train: DivisibleDataset, epochs: int, size: int, seed: int, num_workers: int
 ) -> Iterator[tuple[Tensor, Tensor, Sequence[str]]]:
     """Yields whole batches, in a new order in every epoch."""
     for epoch in range(epochs):
@@ -264,11 +257,6 @@ def _percent(scores: Tensor, embeddings: Embeddings, *, among: int = 1) -> float
     """Percent of the images whose class is among the highest scores; scores that are not finite hit nothing."""
     found = scores.topk(among, dim=1).indices == torch.from_numpy(embeddings.labels)[:, None]
     return 100.0 * int((found.any(dim=1) & scores.isfinite().all(dim=1)).sum()) / len(embeddings)
-
-
-def _labelled(dataset: SelectableDataset) -> SelectableDataset:
-    known = dataset.labels >= 0
-    return dataset if bool(known.all()) else dataset.subset(known.nonzero().flatten())
 
 
 def _check_options(
@@ -288,7 +276,7 @@ def _check_options(
 
 
 def _count_classes(
-    train: SelectableDataset, validation: SelectableDataset, test: SelectableDataset, num_classes: int | None
+    train: DivisibleDataset, validation: DivisibleDataset, test: DivisibleDataset, num_classes: int | None
 ) -> int:
     for what, part in (("training", train), ("test", test)):
         if len(part) == 0:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightly_prg.errors import UserError
-from lightly_prg.methods.method import Method
+from lightly_prg.methods.backbone_method import BackboneMethod
 from lightly_prg.models.vit import ViT
-from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import MAERecipe, TrainRecipe
 from lightly_prg.transforms import HALF_NORMALIZE
@@ -25,7 +24,7 @@ from lightly_prg.views import crop_view
 transform = MAETransform(input_size=32, normalize=HALF_NORMALIZE)
 
 
-class MAE(Method):
+class MAE(BackboneMethod):
     """Predicts the masked patches of an image from the few that are left; ``forward`` embeds whole images.
 
     Put together from Lightly's masked vision transformer and decoder. The targets are patches of mean 0 and variance 1
@@ -46,6 +45,9 @@ class MAE(Method):
         >>> model(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 24])
     """
+
+    backbone: ViT
+    settings: MAERecipe
 
     def __init__(
         self,
@@ -89,19 +91,6 @@ class MAE(Method):
         for layer in (self.decoder_embed, self.prediction_head):
             layer.apply(init_weights)
         self.finish(num_classes)
-
-    @property
-    def network(self) -> nn.Module:
-        """The transformer; the decoder is not part of the encoder."""
-        return self.backbone
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embeds normalised images ``(B, C, H, W)`` to ``(B, D)`` in float32 with the trainable network."""
-        return NetworkEncoder(self.backbone, self.settings.feature, input_shape=self.input_shape).embed(images)
-
-    def encoder(self) -> NetworkEncoder:
-        """The encoder of the averaged weights: images in [0, 1] to embeddings."""
-        return NetworkEncoder(self.ema.module, self.settings.feature, input_shape=self.input_shape).eval()
 
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0

@@ -10,7 +10,7 @@ from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms.simclr_transform import SimCLRTransform
 from torch import Tensor, nn
 
-from lightly_prg.methods.method import Method
+from lightly_prg.methods.backbone_method import BackboneMethod
 from lightly_prg.models.resnet import ResNet
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import generator_for
@@ -22,7 +22,7 @@ from lightly_prg.views import simclr_views
 transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0, normalize=HALF_NORMALIZE)
 
 
-class SimCLR(Method):
+class SimCLR(BackboneMethod):
     """Pulls two views of an image together and pushes those of other images away; ``forward`` embeds images.
 
     Put together from ``lightly.loss.NTXentLoss`` and ``lightly.models.modules.SimCLRProjectionHead``.
@@ -42,6 +42,8 @@ class SimCLR(Method):
         >>> model(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 64])
     """
+
+    settings: SimCLRRecipe
 
     def __init__(
         self,
@@ -70,19 +72,6 @@ class SimCLR(Method):
             own_output.embedding_dim, self.settings.projection.hidden, self.settings.projection.output
         )
         self.criterion = NTXentLoss(temperature=self.settings.temperature, gather_distributed=True)
-
-    @property
-    def network(self) -> nn.Module:
-        """The backbone; the projection head is not part of the encoder."""
-        return self.backbone
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Embeds normalised images ``(B, C, H, W)`` to ``(B, D)`` in float32 with the trainable network."""
-        return NetworkEncoder(self.backbone, self.settings.feature, input_shape=self.input_shape).embed(images)
-
-    def encoder(self) -> NetworkEncoder:
-        """The encoder of the averaged weights: images in [0, 1] to embeddings."""
-        return NetworkEncoder(self.ema.module, self.settings.feature, input_shape=self.input_shape).eval()
 
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0
