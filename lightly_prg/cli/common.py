@@ -1,0 +1,60 @@
+"""Options that several commands share, and what stands between an option and a call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/quickstart.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="train, validation or test. Default: the recipe's eval.split.")
+]
+RootOption = Annotated[
+    str | None, typer.Option("--root", help="Where the data lie on this machine, if not where the recipe says.")
+]
+TrustOption = Annotated[
+    bool, typer.Option("--trust", help="Allow a recipe with `backbone: {name: import}` to run its code.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
+EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, pca, random_network.")]
+SolverOption = Annotated[str, typer.Option("--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ...")]
+
+
+def refuse(wrong: bool, sentence: str) -> None:
+    """Raises a UserError with the sentence if something is wrong."""
+    from lightly_prg.errors import UserError
+
+    if wrong:
+        raise UserError(sentence)
+
+
+def encoder_name(name: str) -> Any:
+    """The name of an encoder of a run, checked."""
+    from lightly_prg.errors import UserError
+    from lightly_prg.evaluation import ENCODERS
+
+    if name not in ENCODERS:
+        raise UserError(f"There is no encoder {name!r}; allowed are {', '.join(ENCODERS)}.")
+    return name
+
+
+def evaluation_of(run: Path, **options: Any) -> Any:
+    """The evaluators of a run folder."""
+    from lightly_prg.console import Console
+    from lightly_prg.run import Run
+
+    opened = Run.open(run)  # before torch is imported: a mistyped folder is told at once
+    from lightly_prg.evaluation import Evaluation
+
+    return Evaluation(opened, console=Console(), **options)
+
+
+def print_results(run: Path) -> None:
+    """Prints the table of a run's results."""
+    from rich.console import Console
+
+    from lightly_prg.eval import format_table, result_rows
+
+    Console().print(format_table(result_rows(run)))

@@ -1,0 +1,50 @@
+"""Commands that tell what there is: recipes, and this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lightly_prg.cli.app import HELP, app, recipes_app
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lightly_prg.recipe import parse_recipe, shipped_recipes
+
+    table = Table("recipe", "what it does", box=None, pad_edge=False)
+    for name, text in shipped_recipes().items():
+        table.add_row(name, parse_recipe(text, origin=name).description)
+    Console().print(table)
+
+
+@recipes_app.command("show")
+def show_recipe(
+    name: Annotated[str, typer.Argument(help="A shipped recipe, or a file.")],
+    resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
+) -> None:
+    """Print a recipe; redirect it into a file to make your own."""
+    from lightly_prg.recipe import load_recipe, shipped_recipes
+
+    recipe = load_recipe(name)
+    shipped = shipped_recipes()
+    typer.echo(recipe.to_yaml() if resolved or name not in shipped else shipped[name], nl=False)
+
+
+@app.command(rich_help_panel=HELP)
+def doctor() -> None:
+    """Tell what this machine has: versions, devices, faiss, and the precision that auto picks and why."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from lightly_prg.doctor import examine
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, state in examine():
+        table.add_row(name, state)
+    Console().print(table)

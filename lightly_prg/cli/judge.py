@@ -1,0 +1,200 @@
+"""Commands that judge the embeddings of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lightly_prg.cli.app import RUN, app
+from lightly_prg.cli.common import (
+    DeviceOption,
+    EncoderOption,
+    RootOption,
+    RunArgument,
+    SplitOption,
+    TrustOption,
+    encoder_name,
+    evaluation_of,
+    refuse,
+)
+
+
+@app.command(rich_help_panel=RUN)
+def embed(
+    run: RunArgument,
+    out: Annotated[Path | None, typer.Option("--out", help="The file. Default: RUN/embeddings-SPLIT.npz")] = None,
+    split: SplitOption = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Write the embeddings of a split with file names and labels: .npz, or .parquet where pyarrow is installed."""
+    from lightly_prg.export import write_embeddings
+
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    split = split or evaluation.run.recipe.eval.split
+    path = out or run / f"embeddings-{split}.npz"
+    embeddings = evaluation.embeddings(encoder_name(encoder), split)
+    write_embeddings(path, embeddings, evaluation.images(split).class_names)
+    rows, columns = embeddings.features.shape
+    evaluation.console.say(f"{path}: {rows} embeddings of {columns} numbers, {embeddings.nfe} NFE an image")
+
+
+@app.command(rich_help_panel=RUN)
+def knn(
+    run: RunArgument,
+    split: SplitOption = None,
+    k: Annotated[
+        int | None, typer.Option("--k", min=1, help="Neighbours of the headline. Default: the recipe's.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", min=1e-6, help="Of the vote. Default: the recipe's.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", help="lightly: k 200, T 0.1, as in its benchmarks.")] = None,
+    backend: Annotated[str, typer.Option("--backend", help="auto, faiss or torch; the result is the same.")] = "auto",
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Judge the embeddings by weighted k-nearest neighbours on cosine similarity."""
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    result = evaluation.knn(
+        encoder_name(encoder), split=split, k=k, temperature=temperature, preset=preset, backend=backend
+    )
+    by_k = ", ".join(f"k={k}: {value:.2f}" for k, value in result["by_k"].items())
+    evaluation.console.say(
+        f"k-NN top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, bank of "
+        f"{result['num_train']}, {result['nfe']} NFE)  {by_k}"
+    )
+
+
+@app.command(rich_help_panel=RUN)
+def linear(
+    run: RunArgument,
+    split: SplitOption = None,
+    labels: Annotated[
+        float | None, typer.Option("--labels", help="10 = ten of each class; 0.01 = one in a hundred. Default: all.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option("--draws", min=1, help="Draws of few labels to average over.")] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="The classic protocol: SGD on augmented views, the encoder run each time.")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of --augment. Default: 20.")] = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Judge the embeddings by logistic regression on frozen features."""
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    count = int(labels) if labels is not None and labels >= 1 else labels
+    if augment:
+        refuse(labels is not None or draws is not None, "--labels and --draws do not go with --augment.")
+        result = evaluation.linear_augmented(encoder_name(encoder), split=split, epochs=epochs)
+    else:
+        refuse(epochs is not None, "--epochs goes with --augment.")
+        result = evaluation.linear(encoder_name(encoder), split=split, labels=count, draws=draws)
+    spread = f" ± {result['top1_std']:.2f}" if result.get("top1_std") is not None else ""
+    evaluation.console.say(
+        f"linear top-1 {result['top1']:.2f}{spread} % on {result['split']} ({result['num_test']} images, "
+        f"{result['num_train']} labels, {result['nfe']} NFE)"
+    )
+
+
+@app.command(rich_help_panel=RUN)
+def finetune(
+    run: RunArgument,
+    mode: Annotated[str | None, typer.Option("--mode", help="head, partial or full.")] = None,
+    block: Annotated[
+        list[str] | None, typer.Option("--block", help="A block that --mode partial trains; may be repeated.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="shared (for comparisons), prg (the paper's) or mae.")
+    ] = None,
+    labels: Annotated[
+        float | None, typer.Option("--labels", help="500 = of each class; 0.01 = one in a hundred. Default: all.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the preset's.")] = None,
+    lr: Annotated[
+        list[float] | None, typer.Option("--lr", help="A learning rate of the grid; may be repeated.")
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option("--beta", min=0.0, help="Weight of PRG's flow-matching loss that is kept.")
+    ] = None,
+    scratch: Annotated[
+        bool, typer.Option("--scratch", help="The same network from random weights: the supervised control.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="The new run. Default: RUN-finetuned.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    split: SplitOption = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Train the encoder with a classification head; the result is a run of its own.
+
+    Examples:
+      lightly-prg finetune runs/quickstart --labels 10 --epochs 5
+
+      lightly-prg finetune runs/quickstart --scratch
+    """
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    from lightly_prg.classifier import finetune_run
+    from lightly_prg.recipe import finetune_settings
+
+    settings = finetune_settings(
+        evaluation.run.recipe,
+        mode=mode,
+        blocks=tuple(block) if block else None,
+        preset=preset,
+        labels=labels,
+        epochs=epochs,
+        learning_rates=tuple(lr) if lr else None,
+        beta=beta,
+    )
+    target, result = finetune_run(
+        evaluation,
+        settings,
+        encoder="random_network" if scratch else "run",
+        split=split,
+        out=out,
+        overwrite=overwrite,
+    )
+    evaluation.console.say(
+        f"fine-tuned top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, "
+        f"{result['num_train']} labels, learning rate {result['learning_rate']:g} of "
+        f"{len(result['per_learning_rate'])}, {result['seconds']:.0f} s)"
+    )
+    evaluation.console.say(f"Run: {target.folder}")
+
+
+@app.command(rich_help_panel=RUN)
+def robustness(
+    run: RunArgument,
+    split: SplitOption = None,
+    max_images: Annotated[
+        int | None, typer.Option("--max-images", min=1, help="Classify at most this many, drawn by class.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option("--files", help="Official files such as CIFAR-10-C, in place of computed ones.")
+    ] = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Accuracy under 15 corruptions at five severities, of the fine-tuned model or of a linear probe."""
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    from lightly_prg.classifier import robustness as measure
+
+    result, figures = measure(evaluation, encoder_name(encoder), split=split, folder=files, max_images=max_images)
+    evaluation.console.say(
+        f"mean corruption error {result['mean_corruption_error']:.2f} % (not normalised), clean top-1 "
+        f"{result['clean_top1']:.2f} % on {result['split']} ({result['num_corrupted']} images, {result['source']})"
+    )
+    for figure in figures:
+        evaluation.console.say(str(figure))
