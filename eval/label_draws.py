@@ -37,8 +37,8 @@ def hold_out(labels: Labels, *, seed: int) -> tuple[Rows, Rows]:
     held = _draw(labels, np.arange(len(labels)), share, generator_for(seed, "validation"))
     if len(held) == 0:
         raise UserError(
-            "No class has two labelled training images, so none can be held out to choose the "
-            "penalty; give a validation set or more images."
+            "No class has two labelled training images, so none can be held out to choose hyper-parameters; "
+            "give a validation set or more images."
         )
     return np.setdiff1d(np.arange(len(labels)), held), held
 

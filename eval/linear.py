@@ -13,6 +13,7 @@ import torch
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import full_float32, resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
+from lightly_prg.eval.label_checks import check_amount, count_classes
 from lightly_prg.eval.label_draws import draw_labels, hold_out
 from lightly_prg.eval.probe import LinearDraw, Probe
 
@@ -117,7 +118,7 @@ def evaluate_linear(
     parts = (train, given, test)
     check_same_encoder(parts)
     train, given, test = (part.labelled() for part in parts)
-    num_classes = _count_classes(train, given, test, num_classes)
+    num_classes = count_classes(train, given, test, num_classes, evaluator="the linear probe")
     place = resolve_device(device)
     probe = Probe(
         test=test,
@@ -176,14 +177,7 @@ def _check_options(
     labels: int | float | None, draws: int, penalties: Sequence[float] | None, max_iterations: int
 ) -> tuple[float, ...]:
     """Returns the penalties from strong to weak."""
-    allowed = labels is None or (
-        0.0 < labels < 1.0 if isinstance(labels, float) else labels >= 1 and not isinstance(labels, bool)
-    )
-    if not allowed:
-        raise UserError(
-            f"labels is {labels!r}; allowed are a whole number of each class from 1 on, a share "
-            "in (0, 1), or None for all."
-        )
+    check_amount(labels)
     for name, value in (("draws", draws), ("max_iterations", max_iterations)):
         if value < 1:
             raise UserError(f"{name} is {value}; at least 1 is needed.")
@@ -191,15 +185,3 @@ def _check_options(
     if not grid or not all(0.0 < penalty < float("inf") for penalty in grid):
         raise UserError(f"The penalties are {grid}; at least one is needed, all above 0.")
     return tuple(grid)
-
-
-def _count_classes(train: Embeddings, validation: Embeddings, test: Embeddings, num_classes: int | None) -> int:
-    for what, part in (("training", train), ("test", test)):
-        if len(part) == 0:
-            raise UserError(f"No {what} image has a label, which the probe needs.")
-    if (train.labels == train.labels[0]).all():
-        raise UserError(f"Every training image has the label {train.labels[0]}; the probe needs two classes.")
-    highest = int(max(part.labels.max(initial=-1) for part in (train, validation, test)))
-    if num_classes is not None and num_classes <= highest:
-        raise UserError(f"num_classes is {num_classes}, and there is a label {highest}.")
-    return num_classes if num_classes is not None else highest + 1

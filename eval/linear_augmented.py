@@ -17,6 +17,7 @@ from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.divisible import DivisibleDataset, labelled
 from lightly_prg.eval.embed import PRECISIONS, embed, evaluation_mode
 from lightly_prg.eval.embeddings import Embeddings
+from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.randomness import generator_for
 from lightly_prg.resized_crop import random_resized_crop
@@ -132,7 +133,7 @@ def evaluate_linear_augmented(
     place = resolve_device(device)
     train, test = labelled(train), labelled(test)
     chooser = labelled(validation) if validation is not None else train.subset(torch.arange(0))
-    num_classes = _count_classes(train, chooser, test, num_classes)
+    num_classes = count_classes(train, chooser, test, num_classes, evaluator="the linear probe")
     if len(chooser) == 0:
         pool, held = hold_out(np.asarray(train.labels, dtype=np.int64), seed=seed)
         train, chooser = train.subset(torch.from_numpy(pool)), train.subset(torch.from_numpy(held))
@@ -273,17 +274,3 @@ def _check_options(
     if not grid or not all(0.0 < rate < float("inf") for rate in grid):
         raise UserError(f"The learning rates are {list(grid)}; at least one is needed, all above 0.")
     return grid
-
-
-def _count_classes(
-    train: DivisibleDataset, validation: DivisibleDataset, test: DivisibleDataset, num_classes: int | None
-) -> int:
-    for what, part in (("training", train), ("test", test)):
-        if len(part) == 0:
-            raise UserError(f"No {what} image has a label, which the linear head needs.")
-    if bool((train.labels == train.labels[0]).all()):
-        raise UserError(f"Every training image has the label {int(train.labels[0])}; two classes are needed.")
-    highest = max(int(part.labels.max()) for part in (train, validation, test) if len(part))
-    if num_classes is not None and num_classes <= highest:
-        raise UserError(f"num_classes is {num_classes}, and there is a label {highest}.")
-    return num_classes if num_classes is not None else highest + 1

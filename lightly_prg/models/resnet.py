@@ -8,6 +8,8 @@ from lightly.models import ResNetGenerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightly_prg.models.blocks import collect
+
 
 class ResNet(nn.Module):
     """ResNet [0] with a 3 x 3 stem and no max-pooling, from ``lightly.models.ResNetGenerator``.
@@ -53,16 +55,7 @@ class ResNet(nn.Module):
         Raises:
             ValueError: If a stage is unknown.
         """
-        unknown = [name for name in blocks if name not in self.block_names]
-        if unknown:
-            raise ValueError(f"Unknown block {unknown[0]!r}; the network has {', '.join(self.block_names)}.")
-        found: dict[str, Tensor] = {}
-        for name, activation in self._steps(x):
-            if name in blocks:
-                found[name] = activation
-            if len(found) == len(set(blocks)):
-                break
-        return found
+        return collect(self._steps(x), blocks, self.block_names)
 
     def _steps(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         for name in self.block_names:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from typing import overload
 
 import torch
 from torch import Tensor, nn
+
+from lightly_prg.models.blocks import checked_names, collect
 
 
 class VelocityNetwork(nn.Module):
@@ -62,7 +63,7 @@ class VelocityNetwork(nn.Module):
         Raises:
             ValueError: If the shape of ``x`` or ``tau`` does not fit or a block is unknown.
         """
-        names = self._check_blocks(return_blocks)
+        names = checked_names(return_blocks, self.block_names)
         found: dict[str, Tensor] = {}
         output = x
         for name, output in self._steps(self._check_inputs(tau, x), x):
@@ -85,16 +86,7 @@ class VelocityNetwork(nn.Module):
         Raises:
             ValueError: As ``forward``, and if ``blocks`` is empty.
         """
-        names = self._check_blocks(blocks)
-        if not names:
-            raise ValueError(f"blocks is empty; it takes {', '.join(self.block_names)}.")
-        found: dict[str, Tensor] = {}
-        for name, activation in self._steps(self._check_inputs(tau, x), x):
-            if name in names:
-                found[name] = activation
-            if len(found) == len(names):
-                break
-        return {name: found[name] for name in names}
+        return collect(self._steps(self._check_inputs(tau, x), x), blocks, self.block_names)
 
     def _steps(self, tau: Tensor, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yields every block's name and activation in execution order, and the velocity last.
@@ -102,16 +94,6 @@ class VelocityNetwork(nn.Module):
         Being lazy, it computes only as far as it is read. ``tau`` is (1,) or (B,).
         """
         raise NotImplementedError
-
-    def _check_blocks(self, requested: Sequence[str]) -> tuple[str, ...]:
-        if isinstance(requested, str):
-            raise ValueError(f"Blocks are given as a sequence of names, not as {requested!r}.")
-        for name in requested:
-            if name not in self.block_names:
-                near = difflib.get_close_matches(name, self.block_names, n=3, cutoff=0.4)
-                hint = f"Near it: {', '.join(near)}." if near else "None is near it."
-                raise ValueError(f"Unknown block {name!r}. {hint} The network has {', '.join(self.block_names)}.")
-        return tuple(dict.fromkeys(requested))
 
     def _check_inputs(self, tau: float | Tensor, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1:] != self._input_shape:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from lightly.models.modules import MaskedVisionTransformerTIMM
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from lightly_prg.models.blocks import collect
 
 
 class ViT(nn.Module):
@@ -82,14 +83,10 @@ class ViT(nn.Module):
         Raises:
             ValueError: If a block is unknown.
         """
-        unknown = [name for name in blocks if name not in self.block_names]
-        if unknown:
-            raise ValueError(f"Unknown block {unknown[0]!r}; the network has {', '.join(self.block_names)}.")
-        last = max(int(re.sub(r"\D", "", name)) for name in blocks)
+        return collect(self._steps(images), blocks, self.block_names)
+
+    def _steps(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         tokens = self.masked.vit.norm_pre(self.masked.preprocess(images))
-        found: dict[str, Tensor] = {}
-        for index in range(last + 1):
-            tokens = self.masked.vit.blocks[index](tokens)
-            if self.block_names[index] in blocks:
-                found[self.block_names[index]] = tokens[:, 1:]
-        return found
+        for name, block in zip(self.block_names, self.masked.vit.blocks, strict=True):
+            tokens = block(tokens)
+            yield name, tokens[:, 1:]

@@ -407,7 +407,7 @@ def relabelled(label: int) -> ImageSet:
         ({"train": relabelled(-1)}, "No training image"),
         ({"test": relabelled(-1)}, "No test image"),
         ({"train": relabelled(1)}, "label 1; fine-tuning needs two classes"),
-        ({"train": images(1), "validation": None}, "none can be held out to choose the learning rate"),
+        ({"train": images(1), "validation": None}, "none can be held out to choose hyper-parameters"),
         ({"device": "abacus"}, "'abacus' is not available"),
     ],
 )

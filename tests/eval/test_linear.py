@@ -250,7 +250,7 @@ def test_training_images__need_labels_of_two_classes(make_blobs) -> None:
     with pytest.raises(UserError, match="No test image has a label"):
         evaluate_linear(train, test.select([]), **CPU)
     train.labels[:] = 2
-    with pytest.raises(UserError, match="has the label 2; the probe needs two classes"):
+    with pytest.raises(UserError, match="has the label 2; the linear probe needs two classes"):
         evaluate_linear(train, test, **CPU)
     train.labels[:] = -1
     with pytest.raises(UserError, match="No training image has a label"):

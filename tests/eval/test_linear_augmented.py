@@ -339,7 +339,7 @@ def test_labels__are_needed_of_two_classes() -> None:
     with pytest.raises(UserError, match="No test image has a label"):
         evaluate_linear_augmented(Toy(), train, test.subset([]), **SMALL)
     one = train.subset((train.labels == 1).nonzero().flatten())
-    with pytest.raises(UserError, match="Every training image has the label 1; two classes"):
+    with pytest.raises(UserError, match="Every training image has the label 1; the linear probe needs two classes"):
         evaluate_linear_augmented(Toy(), one, test, **SMALL)
     pixels, _, names = train.__getitems__(range(12))
     unknown = ImageSet(pixels, labels=None, names=names)
