@@ -20,6 +20,7 @@ import torch
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
+from lightly_prg.evaluable import check_evaluable
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
 from lightly_prg.methods import Method, build_method, pretrained_encoder
 from lightly_prg.randomness import generator_for
@@ -69,6 +70,7 @@ def train(
     if data is None:
         data = load_splits(recipe, console)
     # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
+    check_evaluable(recipe, data)
     if isinstance(recipe.method, PretrainedRecipe):
         return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
@@ -226,6 +228,8 @@ def _fit(
         accelerator=settings.accelerator,
         devices=settings.devices if device.type != "cpu" or settings.devices != "auto" else 1,
         strategy=settings.strategy,
+        # Batch statistics are those of the global batch, as Lightly's own scripts have it; CPUs cannot.
+        sync_batchnorm=device.type == "cuda",
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,

@@ -13,7 +13,8 @@ from torch import Tensor
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.methods import PRG
-from lightly_prg.recipe import Recipe
+from lightly_prg.methods.method import Method
+from lightly_prg.recipe import Recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
 from lightly_prg.training.batches import BatchStream
@@ -37,14 +38,40 @@ class Killed(Exception):
 
 def die_at(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
     """Raises inside the training step, as a kill would: nothing is saved on the way out."""
-    original = PRG.training_step
+    original = Method.training_step
 
-    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+    def step(self: Method, batch: Any, batch_idx: int) -> Tensor:
         if batch_idx == position:
             raise Killed
         return original(self, batch, batch_idx)
 
-    monkeypatch.setattr(PRG, "training_step", step)
+    monkeypatch.setattr(Method, "training_step", step)
+
+
+BASELINES = {
+    "simclr": """{name: simclr, backbone: {depth: 9, width: 0.125}, projection: {hidden: 8, output: 4}}
+train: {epochs: 3, batch_size: 8, optimizer: sgd, lr: 0.1, warmup_epochs: 1, ema_decay: 0.9, precision: 32}""",
+    "mae": """{name: mae, backbone: {patch_size: 2, width: 16, depth: 2, heads: 2}, decoder: {width: 8, heads: 2}}
+train: {epochs: 3, batch_size: 8, betas: [0.9, 0.95], weight_decay: 0.05, warmup_epochs: 1, precision: 32}""",
+}
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_baselines__killed_and_resumed_equal_uninterrupted(
+    tmp_path: Path, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Batch statistics, views, masks and momentum are part of the state or of the step."""
+    recipe = parse_recipe(f"name: tiny\ndata: {{name: digits}}\nmethod: {BASELINES[method]}")
+    whole = train(recipe, out=tmp_path / "whole", data=tiny_splits)
+    with monkeypatch.context() as patch:
+        die_at(patch, 8)
+        with pytest.raises(Killed):
+            train(recipe, out=tmp_path / "cut", data=tiny_splits)
+    half = weights(Run(tmp_path / "cut"))
+    cut = train(recipe, out=tmp_path / "cut", data=tiny_splits, resume=True)
+    assert same(weights(whole), weights(cut))
+    assert not same(half, weights(cut))
+    assert whole.weights_file.read_bytes() == cut.weights_file.read_bytes()
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
