@@ -16,6 +16,7 @@ from typing import Any
 
 import jinja2
 
+from lightly_prg.eval.measurement_rows import measurement_rows
 from lightly_prg.eval.result_files import (
     lookup,
     method_name,
@@ -95,6 +96,7 @@ def write_report(run_dir: Path) -> Path:
         files=[(file, _details(file.data)) for file in files],
         figures=_figures(run_dir, notes),
         feature=_feature(encoder.get("feature") or lookup(recipe, "method", "feature")),
+        measurements=measurement_rows(run_dir, notes),
         solver=str(round_trip.get("solver") or ""),
         facts=_facts(recipe, encoder),
         recipe_text=_text(run_dir / "recipe.yaml"),

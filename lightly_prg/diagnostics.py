@@ -1,15 +1,14 @@
-"""PRG's own measurements on a trained network: samples, the path of one image, the round-trip error."""
+"""PRG's own measurements on a trained network: samples, the path of one image and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lightly_prg.features import PRGEncoder
-from lightly_prg.flow import Trajectory, decode, encode
+from lightly_prg.flow import CountedVelocity, Trajectory, decode, encode
 
 
 @dataclass(frozen=True)
@@ -46,9 +45,10 @@ def sample(
     # Drawn on the CPU whatever the device, so that a seed means the same pictures everywhere.
     noise = torch.randn(count, *encoder.input_shape, generator=generator)
     images = []
+    velocity = CountedVelocity(encoder.velocity, encoder.path)
     for part in torch.split(noise, batch_size):
         x = decode(
-            encoder.velocity,
+            velocity,
             part.to(encoder.mean.device),
             tau_start=encoder.path.tau_max,
             tau_end=encoder.path.tau_min,
@@ -70,9 +70,10 @@ def round_trip(encoder: PRGEncoder, images: Tensor, *, steps: int = 50, solver: 
         solver: A solver of ``lightly_prg.flow.SOLVERS``.
     """
     path = encoder.path
+    velocity = CountedVelocity(encoder.velocity, path)
     x = encoder.normalize(images.to(encoder.mean.device))
     forward = encode(
-        encoder.velocity,
+        velocity,
         x,
         tau_start=path.tau_min,
         tau_end=path.tau_max,
@@ -81,7 +82,7 @@ def round_trip(encoder: PRGEncoder, images: Tensor, *, steps: int = 50, solver: 
         return_trajectory=True,
     )
     backward = decode(
-        encoder.velocity,
+        velocity,
         forward.states[-1],
         tau_start=path.tau_max,
         tau_end=path.tau_min,
@@ -91,10 +92,3 @@ def round_trip(encoder: PRGEncoder, images: Tensor, *, steps: int = 50, solver: 
     )
     difference = (backward.states[-1] - x) * encoder.std
     return RoundTrip(forward, backward, float(difference.square().mean().sqrt()))
-
-
-def round_trip_errors(
-    encoder: PRGEncoder, images: Tensor, *, steps: Sequence[int], solver: str = "heun2"
-) -> list[float]:
-    """The round-trip error for several numbers of steps; it falls with the order of the solver."""
-    return [round_trip(encoder, images, steps=count, solver=solver).rmse for count in steps]

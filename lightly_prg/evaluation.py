@@ -13,7 +13,7 @@ from torch import nn
 
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits
-from lightly_prg.diagnostics import round_trip, round_trip_errors, sample
+from lightly_prg.diagnostics import round_trip, sample
 from lightly_prg.errors import UserError
 from lightly_prg.eval import (
     Embeddings,
@@ -30,6 +30,7 @@ from lightly_prg.eval import (
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
 from lightly_prg.hardware import decoding_workers, pick_device, pick_precision
+from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.methods import build_encoder
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.network_encoder import NetworkEncoder
@@ -171,6 +172,7 @@ class Evaluation:
         split: str | None = None,
         k: int | None = None,
         temperature: float | None = None,
+        transform: str | None = None,
         preset: str | None = None,
         backend: str = "auto",
     ) -> dict[str, Any]:
@@ -178,6 +180,7 @@ class Evaluation:
         recipe = self.run.recipe.eval
         settings = recipe.knn if recipe.knn is not None else type(recipe)().knn
         assert settings is not None
+        own_transform = settings.transform if preset is None else "none"  # a preset is a protocol of its own
         split = self._labelled(split)
         bank = self.embeddings(name, "train")
         if split == "test" and len(self.splits.validation):
@@ -189,11 +192,12 @@ class Evaluation:
             k=k if k is not None else settings.k,
             ks=tuple(sorted({*settings.ks, k if k is not None else settings.k})),
             temperature=temperature if temperature is not None else settings.temperature,
+            transform=transform if transform is not None else own_transform,
             num_classes=self.splits.train.num_classes,
             preset=preset,
             backend=backend,
         )
-        own = all(option is None for option in (k, temperature, preset)) and split == recipe.split
+        own = all(option is None for option in (k, temperature, transform, preset)) and split == recipe.split
         return self._write("knn", name, split, result, own=own)
 
     def linear(
@@ -302,17 +306,29 @@ class Evaluation:
         )
         return path, trip.rmse
 
-    def round_trip(self, count: int = 32, *, steps: Sequence[int] = (4, 8, 16, 32, 64)) -> dict[str, Any]:
-        """Measures the round-trip error against the number of steps; writes it and its figure."""
-        images = self.images(self.run.recipe.eval.split)
+    def round_trip(
+        self,
+        count: int = 32,
+        *,
+        split: str | None = None,
+        solvers: Sequence[str] = ("euler", "heun2", "rk4", "dopri5"),
+    ) -> dict[str, Any]:
+        """Measures the round-trip error of several solvers against their price; writes it and its figure."""
+        split = split if split is not None else self.run.recipe.eval.split
+        images = self.images(split)
         batch = torch.stack([images[index][0] for index in range(min(count, len(images)))]).float() / 255
         with self._arithmetic():
-            errors = round_trip_errors(self.prg, batch, steps=steps)
-        plot_round_trip(steps, errors, self.run.figures / "round_trip.png")
+            curves = {solver: round_trip_curve(self.prg, batch, solver) for solver in solvers}
+        plot_round_trip(
+            {solver: [(point.nfe, point.rmse) for point in points] for solver, points in curves.items()},
+            self.run.figures / "round_trip.png",
+        )
         result = {
-            "solver": "heun2",
+            "encoder": "run",
+            "split": split,
             "images": len(batch),
-            "rmse_by_steps": dict(zip(map(str, steps), errors, strict=True)),
+            "curves": {solver: [result_to_dict(point) for point in points] for solver, points in curves.items()},
+            "recipe_sha256": self.description["recipe_sha256"],
         }
         write_json(self.run.folder / "eval" / "round_trip.json", {"evaluator": "round_trip", **result})
         return result

@@ -91,36 +91,35 @@ def plot_curves(rows: Sequence[Mapping[str, float | None]], path: Path) -> None:
     write_figure(path, draw)
 
 
-def plot_round_trip(steps: Sequence[int], errors: Sequence[float], path: Path) -> None:
-    """Draws the error of encoding and decoding against the number of steps, both logarithmic.
+def plot_round_trip(curves: Mapping[str, Sequence[tuple[float, float | None]]], path: Path) -> None:
+    """Draws the error of encoding and decoding against its price, a curve for each solver, both axes logarithmic.
 
     Args:
-        steps: Solver steps of one way.
-        errors: Root mean square difference after that many steps; zeros and NaN are left out.
+        curves: ``{solver: [(network evaluations of one way, root mean square difference), ...]}``; errors that are
+            zero, None or no number are left out.
         path: Where to write the PNG.
-
-    Raises:
-        ValueError: If there is not one error for each number of steps.
     """
-    pairs = sorted(zip(steps, errors, strict=True))
-    kept = [(step, error) for step, error in pairs if step > 0 and 0 < error < float("inf")]
+    kept = {
+        solver: sorted((nfe, error) for nfe, error in points if nfe > 0 and error and 0 < error < float("inf"))
+        for solver, points in curves.items()
+    }
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(500, 320)
         axes = new_axes(figure, theme)
-        axes.set(xlabel="solver steps, one way", ylabel="round-trip error (RMSE)")
-        if not kept:
+        axes.set(xlabel="network evaluations an image, one way", ylabel="round-trip error (RMSE)")
+        if not any(kept.values()):
             remark(axes, theme, "no error above zero to show")
             return figure
-        axes.plot(*zip(*kept, strict=True), color=theme.colours[0], lw=1.8, marker="o", ms=6)
-        for point in kept:
-            axes.annotate(
-                f"{point[1]:.2g}", point, xytext=(6, 6), textcoords="offset points",
-                color=theme.text, fontsize=10.5,
-            )  # fmt: skip
-        axes.margins(x=0.12, y=0.15)
-        axes.set_xscale("log")
-        axes.set_xticks([step for step, _ in kept], [f"{step:,}" for step, _ in kept])
+        for (solver, points), colour, marker in zip(
+            kept.items(), itertools.cycle(theme.colours), itertools.cycle("osD^vP"), strict=False
+        ):
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, lw=1.8, marker=marker, ms=6, label=solver)
+        axes.legend(frameon=False, labelcolor=theme.text, fontsize=11)
+        axes.margins(x=0.08, y=0.12)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         log_axis(axes.yaxis, axes.set_yscale)
         return figure

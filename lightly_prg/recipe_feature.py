@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from lightly_prg.recipe_section import Number, Positive, Section, refuse_bool
 
 
-def _check_pool(pool: str) -> str:
+def check_pool(pool: str) -> str:
+    """Refuses what is no kind of pooling."""
     kind, _, cells = pool.partition(":")
     if pool in ("mean", "flatten") or (kind == "grid" and cells.isdigit() and int(cells) >= 1):
         return pool
@@ -35,19 +36,31 @@ class OdeSpec(Section):
     """How the ODE between data and noise is integrated.
 
     Attributes:
-        solver: One of torchdiffeq's solvers, see ``lightly_prg.flow.SOLVERS``.
+        solver: One of torchdiffeq's solvers, see ``lightly_prg.flow.SOLVERS``; ``ddim``, see ``lightly_prg.flow.ddim``;
+            or ``reversible_`` and one of the fixed-step solvers, such as ``reversible_midpoint``: twice the
+            evaluations, and every step can be undone.
         steps: Steps from the data to the largest tau that is asked for (fixed-step solvers).
-        gradient: How gradients pass through it: ``full``, ``checkpoint`` (exact, the memory of one evaluation) or
-            ``adjoint`` (torchdiffeq's, biased for coarse grids).
+        gradient: How gradients pass through it: ``full``, ``checkpoint`` (exact, the memory of one evaluation),
+            ``adjoint`` (torchdiffeq's, biased for coarse grids) or ``reversible`` (exact to rounding, with a reversible
+            solver alone; memory independent of the steps).
         rtol: Relative tolerance of ``dopri5``.
         atol: Absolute tolerance of ``dopri5``.
     """
 
     solver: str = "euler"
     steps: Positive = 8
-    gradient: Literal["full", "checkpoint", "adjoint"] = "checkpoint"
+    gradient: Literal["full", "checkpoint", "adjoint", "reversible"] = "checkpoint"
     rtol: Annotated[Number, Field(gt=0.0)] = 1e-5
     atol: Annotated[Number, Field(gt=0.0)] = 1e-5
+
+    @model_validator(mode="after")
+    def _gradient_goes_with_its_solver(self) -> OdeSpec:
+        reversible = self.solver.startswith("reversible_")
+        if self.gradient == "reversible" and not reversible:
+            raise ValueError(f"gradient 'reversible' needs a solver such as reversible_midpoint, not {self.solver!r}")
+        if self.gradient == "adjoint" and reversible:
+            raise ValueError(f"gradient 'adjoint' does not go with {self.solver}: take reversible, checkpoint or full")
+        return self
 
 
 class FeatureSpec(Section):
@@ -68,7 +81,7 @@ class FeatureSpec(Section):
     source: Literal["state", "velocity", "denoised", "block"] = "block"
     block: str | None = None
     tau: Annotated[float | tuple[float, ...], BeforeValidator(_check_tau)] = 0.1
-    pool: Annotated[str, AfterValidator(_check_pool)] = "mean"
+    pool: Annotated[str, AfterValidator(check_pool)] = "mean"
 
     @model_validator(mode="after")
     def _block_goes_with_its_source(self) -> FeatureSpec:
@@ -97,4 +110,4 @@ class NetworkFeature(Section):
     """
 
     block: str | None = None
-    pool: Annotated[str, AfterValidator(_check_pool)] = "mean"
+    pool: Annotated[str, AfterValidator(check_pool)] = "mean"

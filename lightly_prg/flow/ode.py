@@ -7,7 +7,10 @@ from typing import Literal, overload
 
 from torch import Tensor
 
+from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
+from lightly_prg.flow.ddim import DDIM, integrate_ddim
 from lightly_prg.flow.paths import Velocity
+from lightly_prg.flow.reversible_solver import integrate_reversible
 from lightly_prg.flow.solver import (
     GRADIENTS,
     SOLVERS,
@@ -20,6 +23,7 @@ from lightly_prg.flow.solver import (
 
 __all__ = [
     "GRADIENTS",
+    "REVERSIBLE_SOLVERS",
     "SOLVERS",
     "CountedVelocity",
     "Trajectory",
@@ -87,6 +91,8 @@ def encode(
       is not the gradient of what was computed. For Euler the error is of the order of the step
       (some percent at PRG's step counts): each backward step takes the derivative at the noisier
       end of an interval, where the forward step took the velocity at the other.
+    - ``"reversible"``, with a reversible solver only, is the gradient of what was computed to rounding, and keeps
+      neither graphs nor states (see `lightly_prg.flow.reversible`).
 
     Args:
         velocity: The network ``velocity(tau, x) -> dx/dtau``; it gets ``tau`` as a 0-d tensor in
@@ -99,8 +105,9 @@ def encode(
             order, give several states from one solve; ``tau_start`` may be among them.
         steps: Steps from ``tau_start`` to the largest ``tau_end`` (see `time_grid`). An adaptive
             solver takes its first step, and with ``return_trajectory`` its grid, from it.
-        solver: One of `SOLVERS`. ``rk4`` is the 3/8 rule; ``dopri5`` is adaptive.
-        gradient: One of `GRADIENTS`. ``adjoint`` needs a velocity that is an ``nn.Module``.
+        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`, or ``ddim`` (see `lightly_prg.flow.ddim`), which needs the
+            velocity's ``path``. ``rk4`` is the 3/8 rule; ``dopri5`` is adaptive.
+        gradient: One of `GRADIENTS`, or ``reversible``; this and ``adjoint`` need a velocity that is an ``nn.Module``.
         return_trajectory: Return every state of the grid, as a `Trajectory`.
         rtol: Relative tolerance of an adaptive solver.
         atol: Absolute tolerance of an adaptive solver.
@@ -119,7 +126,7 @@ def encode(
     ends = [float(end) for end in tau_end] if isinstance(tau_end, Sequence) else [float(tau_end)]
     if not ends or not all(end >= start for end in ends):
         raise ValueError(f"encode integrates upward: tau_end must be at least tau_start = {start}, got {ends}.")
-    trajectory = integrate(
+    trajectory = _solve(
         velocity,
         x,
         start,
@@ -131,12 +138,7 @@ def encode(
         rtol=rtol,
         atol=atol,
     )
-    if return_trajectory:
-        return trajectory
-    if not isinstance(tau_end, Sequence):
-        return _last(trajectory)
-    index = {tau: i for i, tau in enumerate(trajectory.tau.tolist())}
-    return trajectory.states[[index[end] for end in ends]]
+    return trajectory if return_trajectory else _states_at(trajectory, tau_end)
 
 
 @overload
@@ -145,7 +147,7 @@ def decode(
     x: Tensor,
     *,
     tau_start: float | None = None,
-    tau_end: float | None = None,
+    tau_end: float | Sequence[float] | None = None,
     steps: int = 32,
     solver: str = "euler",
     gradient: str = "checkpoint",
@@ -161,7 +163,7 @@ def decode(
     x: Tensor,
     *,
     tau_start: float | None = None,
-    tau_end: float | None = None,
+    tau_end: float | Sequence[float] | None = None,
     steps: int = 32,
     solver: str = "euler",
     gradient: str = "checkpoint",
@@ -176,7 +178,7 @@ def decode(
     x: Tensor,
     *,
     tau_start: float | None = None,
-    tau_end: float | None = None,
+    tau_end: float | Sequence[float] | None = None,
     steps: int = 32,
     solver: str = "euler",
     gradient: str = "checkpoint",
@@ -187,36 +189,38 @@ def decode(
     """Integrates ``dx/dtau = velocity(tau, x)`` downward, from noise to image: generation.
 
     As `encode`, the other way: ``tau_start`` is the path's ``tau_max`` by default, or 1;
-    ``tau_end``, one position at most ``tau_start``, its ``tau_min``, or 0.
+    ``tau_end``, positions at most ``tau_start``, its ``tau_min``, or 0.
 
     Args:
         velocity: The network, see `encode`.
         x: State at ``tau_start``, (B, C, H, W), standard normal noise if that is 1.
         tau_start: Where ``x`` lies.
-        tau_end: Where to stop.
-        steps: Steps from ``tau_start`` to ``tau_end``.
-        solver: One of `SOLVERS`.
-        gradient: One of `GRADIENTS`.
+        tau_end: Where to stop; several positions, in any order, give several states from one solve.
+        steps: Steps from ``tau_start`` to the smallest ``tau_end``.
+        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`, or ``ddim``.
+        gradient: One of `GRADIENTS`, or ``reversible`` with a reversible solver.
         return_trajectory: Return every state of the grid, as a `Trajectory`.
         rtol: Relative tolerance of an adaptive solver.
         atol: Absolute tolerance of an adaptive solver.
 
     Returns:
-        The state at ``tau_end``, shaped as ``x``, or the trajectory.
+        As `encode`.
 
     Raises:
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
     """
     start = _noise_end(velocity) if tau_start is None else float(tau_start)
-    end = _data_end(velocity) if tau_end is None else float(tau_end)
-    if not end <= start:
-        raise ValueError(f"decode integrates downward: tau_end must be at most tau_start = {start}, got {end}.")
-    trajectory = integrate(
+    if tau_end is None:
+        tau_end = _data_end(velocity)
+    ends = [float(end) for end in tau_end] if isinstance(tau_end, Sequence) else [float(tau_end)]
+    if not ends or not all(end <= start for end in ends):
+        raise ValueError(f"decode integrates downward: tau_end must be at most tau_start = {start}, got {tau_end}.")
+    trajectory = _solve(
         velocity,
         x,
         start,
-        [end] if end != start else [],
+        sorted(set(ends) - {start}, reverse=True),
         steps=steps,
         solver=solver,
         gradient=gradient,
@@ -224,7 +228,40 @@ def decode(
         rtol=rtol,
         atol=atol,
     )
-    return trajectory if return_trajectory else _last(trajectory)
+    return trajectory if return_trajectory else _states_at(trajectory, tau_end)
+
+
+def _solve(
+    velocity: Velocity,
+    x: Tensor,
+    start: float,
+    knots: Sequence[float],
+    *,
+    steps: int,
+    solver: str,
+    gradient: str,
+    every_step: bool,
+    rtol: float,
+    atol: float,
+) -> Trajectory:
+    if solver == DDIM:
+        return integrate_ddim(velocity, x, start, knots, steps=steps, gradient=gradient)
+    if solver in REVERSIBLE_SOLVERS:
+        return integrate_reversible(
+            velocity, x, start, knots, steps=steps, solver=solver, gradient=gradient, every_step=every_step
+        )
+    return integrate(
+        velocity,
+        x,
+        start,
+        knots,
+        steps=steps,
+        solver=solver,
+        gradient=gradient,
+        every_step=every_step,
+        rtol=rtol,
+        atol=atol,
+    )
 
 
 def _data_end(velocity: Velocity) -> float:
@@ -237,6 +274,9 @@ def _noise_end(velocity: Velocity) -> float:
     return 1.0 if path is None else path.tau_max
 
 
-def _last(trajectory: Trajectory) -> Tensor:
-    # A copy: a view would keep every state of the solve alive with the one that was asked for.
-    return trajectory.states[-1].clone()
+def _states_at(trajectory: Trajectory, ends: float | Sequence[float]) -> Tensor:
+    if not isinstance(ends, Sequence):
+        # A copy: a view would keep every state of the solve alive with the one that was asked for.
+        return trajectory.states[-1].clone()
+    index = {tau: i for i, tau in enumerate(trajectory.tau.tolist())}
+    return trajectory.states[[index[float(end)] for end in ends]]

@@ -17,7 +17,7 @@ from torch import Tensor
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """A velocity network ``velocity(tau, x) -> dx/dtau``: ``tau`` 0-d or (B,), ``x`` (B, C, H, W)."""
 
-QUANTITIES = ("noise", "velocity", "denoised", "score")
+QUANTITIES = ("noise", "velocity", "denoised", "score", "v")
 """What a network may predict at ``(x_tau, tau)``; see `Path.convert`."""
 
 
@@ -90,11 +90,13 @@ class Path(ABC):
         """Turns one prediction at ``(x_tau, tau)`` into another.
 
         ``denoised`` is E[x | x_tau], ``noise`` is E[eps | x_tau], ``velocity`` is
-        ``alpha' denoised + sigma' noise`` and ``score`` is grad log p(x_tau) = -noise / sigma.
+        ``alpha' denoised + sigma' noise``, ``score`` is grad log p(x_tau) = -noise / sigma and ``v``
+        is ``alpha noise - sigma denoised`` (https://arxiv.org/abs/2202.00512, there for paths with
+        ``alpha^2 + sigma^2 = 1``, here for all).
 
-        A velocity converts to noise and denoised everywhere from ``tau_min`` to ``tau_max``.
+        A velocity or v converts to noise and denoised everywhere from ``tau_min`` to ``tau_max``.
         ``sigma > 0`` is needed from denoised, from score and to score; ``alpha > 0`` is needed
-        from noise or score to velocity or denoised.
+        from noise or score to velocity, denoised or v.
 
         Args:
             x_tau: State, (B, ...).
@@ -131,7 +133,7 @@ class Path(ABC):
                 f"Converting {source} to {target} needs noise in the state: "
                 f"sigma is 0 at tau = {self.tau_min:g} of the {self.name} path."
             )
-        needs_data = source in ("noise", "score") and target in ("velocity", "denoised")
+        needs_data = source in ("noise", "score") and target in ("velocity", "denoised", "v")
         if needs_data and bool((alpha == 0).any()):
             raise ValueError(
                 f"Converting {source} to {target} needs data in the state: "
@@ -140,22 +142,31 @@ class Path(ABC):
 
         alpha_prime, sigma_prime = self.alpha_prime(tau).to(x_tau), self.sigma_prime(tau).to(x_tau)
         alpha, sigma = alpha.to(x_tau), sigma.to(x_tau)
+        denoised: Tensor | None = None
         if source == "velocity":
             # Two equations (state and velocity) for data and noise; positive on every path here.
             determinant = alpha * sigma_prime - alpha_prime * sigma
-            if target == "denoised":
-                return (sigma_prime * x_tau - sigma * value) / determinant
+            denoised = (sigma_prime * x_tau - sigma * value) / determinant
             noise = (alpha * value - alpha_prime * x_tau) / determinant
+        elif source == "v":
+            square = alpha.square() + sigma.square()
+            denoised = (alpha * x_tau - sigma * value) / square
+            noise = (sigma * x_tau + alpha * value) / square
         elif source == "denoised":
-            noise = (x_tau - alpha * value) / sigma
+            denoised, noise = value, (x_tau - alpha * value) / sigma
         else:
             noise = value if source == "noise" else -sigma * value
         if target == "noise":
             return noise
         if target == "score":
             return -noise / sigma
-        denoised = value if source == "denoised" else (x_tau - sigma * noise) / alpha
-        return denoised if target == "denoised" else alpha_prime * denoised + sigma_prime * noise
+        if denoised is None:
+            denoised = (x_tau - sigma * noise) / alpha
+        if target == "denoised":
+            return denoised
+        if target == "v":
+            return alpha * noise - sigma * denoised
+        return alpha_prime * denoised + sigma_prime * noise
 
     def _contains(self, tau: float | Tensor) -> bool:
         if not isinstance(tau, Tensor):

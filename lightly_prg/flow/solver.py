@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint, odeint_adjoint
 
+from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
 from lightly_prg.flow.paths import Path, Velocity
 
 # torchdiffeq's two Adams methods are left out: their coefficients hold for equal steps only. Where
@@ -46,6 +47,10 @@ class CountedVelocity:
     ``checkpoint``, the backward solve of ``adjoint``) is left out, as long as the counter itself
     is what `encode` or `decode` is given.
 
+    Args:
+        velocity: The network.
+        path: The path that it was trained on, where it does not declare one itself.
+
     Attributes:
         velocity: The wrapped network.
         evaluations: Calls so far; set it to 0 to start over.
@@ -57,14 +62,15 @@ class CountedVelocity:
         16
     """
 
-    def __init__(self, velocity: Velocity) -> None:
+    def __init__(self, velocity: Velocity, path: Path | None = None) -> None:
         self.velocity = velocity
         self.evaluations = 0
+        self._path = path
 
     @property
     def path(self) -> Path | None:
-        """The path of the wrapped network, if it declares one."""
-        return path_of(self.velocity)
+        """The path of the wrapped network, if it declares one or it was given."""
+        return self._path if self._path is not None else path_of(self.velocity)
 
     def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
         """Evaluates the network and counts it."""
@@ -140,20 +146,16 @@ def integrate(
         FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
     """
     if solver not in SOLVERS:
-        raise ValueError(f"Unknown solver {solver!r}: use one of {', '.join(SOLVERS)}.")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"Unknown gradient {gradient!r}: use one of {', '.join(GRADIENTS)}.")
-    if not x.is_floating_point():
-        raise ValueError(f"The state must be a floating-point tensor, got {x.dtype}.")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
-    path = path_of(velocity)
-    if path is not None and not all(path.tau_min <= t <= path.tau_max for t in (start, *knots)):
+        known = ", ".join((*SOLVERS, *REVERSIBLE_SOLVERS, "ddim"))
+        raise ValueError(f"Unknown solver {solver!r}: use one of {known}.")
+    if gradient == "reversible":
         raise ValueError(
-            f"Positions must lie in [{path.tau_min:g}, {path.tau_max:g}] on the {path.name} path, "
-            f"got {[start, *knots]}."
+            f"The reversible gradient needs a reversible solver, {', '.join(REVERSIBLE_SOLVERS)}, got {solver!r}."
         )
-    evaluate = _Evaluation(velocity, gradient)
+    if gradient not in GRADIENTS:
+        raise ValueError(f"Unknown gradient {gradient!r}: use one of {', '.join(GRADIENTS)}, reversible.")
+    check_solve(velocity, x, [start, *knots], steps)
+    evaluate = CheckedVelocity(velocity, gradient)
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     if not knots:
         return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
@@ -161,14 +163,7 @@ def integrate(
     grid = time_grid(start, knots, steps)
     adaptive = solver == "dopri5"
     tau = grid if every_step or not adaptive else torch.tensor([start, *knots], dtype=torch.float64)
-    # In the state's dtype before it moves: MPS has no float64.
-    t = tau.to(x.dtype)
-    if not _strictly_monotone(t.tolist()):
-        raise ValueError(
-            f"{steps} steps from {start} through {list(knots)} are too fine for {x.dtype}: "
-            "take fewer steps or a float64 state."
-        )
-    t = t.to(x.device)
+    t = positions_as(tau, x).to(x.device)
     options: dict[str, object] | None = None
     adjoint_options: dict[str, object] | None = None
     if adaptive:
@@ -214,13 +209,41 @@ def integrate(
     return Trajectory(states, tau)
 
 
+def check_solve(velocity: Velocity, x: Tensor, positions: Sequence[float], steps: int) -> None:
+    """Raises ValueError if the state, the number of steps or a position is nothing to solve with."""
+    if not x.is_floating_point():
+        raise ValueError(f"The state must be a floating-point tensor, got {x.dtype}.")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    path = path_of(velocity)
+    if path is not None and not all(path.tau_min <= t <= path.tau_max for t in positions):
+        raise ValueError(
+            f"Positions must lie in [{path.tau_min:g}, {path.tau_max:g}] on the {path.name} path, got {[*positions]}."
+        )
+
+
+def positions_as(tau: Tensor, x: Tensor) -> Tensor:
+    """Returns the positions in the dtype of the state, still on the CPU: MPS has no float64.
+
+    Raises:
+        ValueError: If that dtype cannot tell neighbouring positions apart.
+    """
+    t = tau.to(x.dtype)
+    if not _strictly_monotone(t.tolist()):
+        raise ValueError(
+            f"{len(tau) - 1} steps from {tau[0].item():g} to {tau[-1].item():g} are too fine for {x.dtype}: "
+            "take fewer steps or a float64 state."
+        )
+    return t
+
+
 def path_of(velocity: Velocity) -> Path | None:
     """Returns the path that a velocity network declares by its attribute ``path``, or None."""
     path = getattr(velocity, "path", None)
     return path if isinstance(path, Path) else None
 
 
-class _Evaluation:
+class CheckedVelocity:
     """The right-hand side as torchdiffeq calls it: counted, checkpointed, checked and cast."""
 
     def __init__(self, velocity: Velocity, gradient: str) -> None:
@@ -241,6 +264,7 @@ class _Evaluation:
             self.parameters = tuple(p for p in velocity.parameters() if p.requires_grad)
 
     def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the network."""
         self.tau = tau
         differentiating = torch.is_grad_enabled()
         # The adjoint method solves forward without gradients: with them, this is its way back.
@@ -258,6 +282,7 @@ class _Evaluation:
         return value.to(x.dtype)
 
     def last_tau(self) -> float:
+        """Where the solver asked last."""
         return math.nan if self.tau is None else self.tau.item()
 
 

@@ -226,6 +226,36 @@ def test_page__embeds_both_themes_of_every_figure(run: Path) -> None:
     assert sizes.count(("20", "10")) == 5  # two pixels of a file for one of the page
 
 
+def test_page__shows_the_measurements_with_their_figures(run: Path) -> None:
+    write_result(run, "likelihood", {"bits_per_dim": 2.0412, "standard_error": 0.0223, "split": "test"})
+    (run / "figures").mkdir()
+    for name in ("likelihood", "gaussianity", "scan"):
+        (run / "figures" / f"{name}.png").write_bytes(picture())
+    page = Page(write_report(run))
+    measured = page.text[page.text.index("Measurements of the flow") :]
+    assert "Bits per dimension 2.041 ± 0.022" in measured
+    assert "Is the noise end noise?" in measured
+    assert "Where to read the embedding" in page.text[: page.text.index("Measurements of the flow")]
+    assert "More figures" not in page.text
+    assert all(header["scope"] in ("col", "row") for header in page.all("th"))
+
+
+def test_page__without_measurements_has_no_section_for_them(run: Path) -> None:
+    (run / "figures").mkdir()
+    (run / "figures" / "scan.png").write_bytes(picture())
+    assert "Measurements of the flow" not in Page(write_report(run)).text
+
+
+def test_page__explains_the_old_round_trip_of_one_solver(run: Path) -> None:
+    (run / "figures").mkdir()
+    (run / "figures" / "round_trip.png").write_bytes(picture())
+    assert "at equal prices" in Page(write_report(run)).text
+    write_result(run, "round_trip", {"solver": "heun2", "rmse_by_steps": {"4": 0.1}})
+    text = Page(write_report(run)).text
+    assert "of the solver heun2 ." in text
+    assert "at equal prices" not in text
+
+
 def test_page__is_accessible(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "samples.png").write_bytes(picture())

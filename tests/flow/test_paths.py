@@ -120,6 +120,7 @@ def test_conversions_agree_with_the_pair_that_made_the_state(path, source, targe
         "velocity": path.velocity(x, noise, tau),
         "denoised": x,
         "score": -noise / path.sigma(tau).reshape(4, 1, 1, 1),
+        "v": path.alpha(tau).reshape(4, 1, 1, 1) * noise - path.sigma(tau).reshape(4, 1, 1, 1) * x,
     }
     x_tau = path.interpolate(x, noise, tau)
     result = path.convert(x_tau, known[source], tau, source=source, target=target)
@@ -164,7 +165,7 @@ def test_conversions_raise_where_they_would_divide_by_zero(path):
     ):
         with pytest.raises(ValueError, match=r"sigma is 0 at tau = 0"):
             path.convert(x, x, at_data, source=source, target=target)
-    for source, target in itertools.product(("noise", "score"), ("velocity", "denoised")):
+    for source, target in itertools.product(("noise", "score"), ("velocity", "denoised", "v")):
         with pytest.raises(ValueError, match=r"alpha is 0 at tau = 1"):
             path.convert(x, x, at_noise, source=source, target=target)
     # and nowhere else
