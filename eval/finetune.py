@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.divisible import DivisibleDataset
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.eval.finetune_augment import BatchAugmentation
+from lightly_prg.eval.finetune_checks import check_head, check_options, embed_copy
 from lightly_prg.eval.finetune_data import FinetuneData
 from lightly_prg.eval.finetune_loop import EpochRecord, ExtraLoss, FinetuneLoop
-from lightly_prg.eval.finetune_model import FineTuned, trained_blocks
+from lightly_prg.eval.finetune_model import Adapter, FineTuned, trained_blocks
 from lightly_prg.eval.finetune_presets import FinetunePreset, preset_by_name
 from lightly_prg.eval.finetune_search import LearningRateTrial, search_learning_rate
 from lightly_prg.eval.heads import LinearHead, PRGHead
 from lightly_prg.eval.layer_decay import ParameterGroup, ParameterGroups, layer_groups
-from lightly_prg.transforms import to_unit_range
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FinetuneResult:
         validation_top1: Percent on the images that chose the learning rate, after the last epoch.
         learning_rate: The chosen one.
         per_learning_rate: The whole grid, in ascending order.
-        mode: ``head``, ``partial`` or ``full``.
+        mode: ``head``, ``partial``, ``lora`` or ``full``.
         blocks: Those that ``partial`` trained.
         preset: Its name.
         epochs: Of each training.
@@ -89,11 +89,13 @@ def finetune(
     validation: DivisibleDataset | None = None,
     mode: str = "full",
     blocks: Sequence[str] = (),
+    adapter: Adapter | None = None,
     preset: str = "shared",
     head: nn.Module | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rates: Sequence[float] | None = None,
+    ema_decay: float | None = None,
     labels: int | float | None = None,
     num_classes: int | None = None,
     extra_loss: ExtraLoss | None = None,
@@ -120,14 +122,17 @@ def finetune(
         test: Images to classify.
         validation: Images that choose the learning rate. Default: a stratified tenth of ``train``, which few labels
             are then not drawn from.
-        mode: ``head`` trains the head alone, ``partial`` the ``blocks`` as well, ``full`` everything, also what the
-            encoder has frozen. What is not trained stays in evaluation mode.
+        mode: ``head`` trains the head alone, ``partial`` the ``blocks`` as well, ``lora`` what the ``adapter`` adds,
+            ``full`` everything, also what the encoder has frozen. What is not trained stays in evaluation mode.
         blocks: Prefixes of the encoder's parameter names, for ``partial``.
+        adapter: For ``lora``: adds parameters to copies of the encoder, and merges them into the result.
         preset: ``shared``, ``prg`` or ``mae``, see ``finetune_presets``.
         head: A module ``(B, D)`` to ``(B, num_classes)``, of which copies are trained. Default: the preset's.
         epochs: Default: the preset's.
         batch_size: Images of a step, at least 2. Default: the preset's.
         learning_rates: The grid, taken as it is. Default: the preset's, which may scale with the batch size.
+        ema_decay: Largest decay of an average of the weights, which is then classified with and returned; it starts
+            small, as ``lightly_prg.ema.EMA`` does. Default: the preset's.
         labels: None for all; n for n of each class; a share in (0, 1) for that of each class.
         num_classes: Number of classes; default the highest label and one.
         extra_loss: ``(encoder, images, step)`` to a scalar that is added to the loss, for example a share of the loss
@@ -155,11 +160,15 @@ def finetune(
     """
     start, cpu_start = time.perf_counter(), _cpu_seconds()
     settings = preset_by_name(preset)
+    if ema_decay is not None:
+        settings = dataclasses.replace(settings, ema_decay=ema_decay)
     epochs = settings.epochs if epochs is None else epochs
     batch_size = settings.batch_size if batch_size is None else batch_size
     grid = sorted(set(settings.grid(batch_size) if learning_rates is None else learning_rates))
-    _check_options(epochs, batch_size, grid, precision)
+    check_options(epochs, batch_size, grid, precision, settings.ema_decay)
     trained = trained_blocks(encoder, mode, blocks)
+    if (mode == "lora") != (adapter is not None):
+        raise UserError(f"The mode is {mode!r}; the mode 'lora' and an adapter go together.")
     data = FinetuneData.of(train, test, validation=validation, labels=labels, num_classes=num_classes, seed=seed)
     place = resolve_device(device)
     sample = next(iter(data.train.subset(torch.arange(2)).loader(batch_size=2, num_workers=0)))[0]
@@ -180,7 +189,7 @@ def finetune(
         num_workers=num_workers,
     )
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        features = _embed_copy(encoder, sample, place)
+        features = embed_copy(encoder, sample, place)
         embedding_dim = features.shape[1]
 
         def build() -> FineTuned:
@@ -190,16 +199,22 @@ def finetune(
                 own = PRGHead(shape, data.num_classes)
             else:
                 own = LinearHead(embedding_dim, data.num_classes)
-            model = FineTuned(copy.deepcopy(encoder), own, trained=trained).to(place).freeze()
-            _check_head(own, features, data.num_classes)
+            inner = copy.deepcopy(encoder)
+            names = trained if adapter is None else adapter.add(inner)
+            model = FineTuned(inner, own, trained=names).to(place).freeze()
+            check_head(own, features, data.num_classes)
             # What convolutions are fastest in; it is for the weights, and activations follow them.
             return model.to(memory_format=torch.channels_last)
 
         trials, winner = search_learning_rate(loop, grid, build=build, progress=progress)
-        top1, top5, finite = loop.classify(winner.model, data.test)
+        model, trainable_parameters = winner.model, winner.model.trainable_parameters
+        if adapter is not None:  # what is classified is what is returned
+            adapter.merge(model.encoder)
+            model = FineTuned(model.encoder, model.head)
+        top1, top5, finite = loop.classify(model, data.test)
     if not finite:
         raise FloatingPointError("The logits of a test image hold NaN or infinity.")
-    model = winner.model.to(memory_format=torch.contiguous_format).cpu().eval()
+    model = model.to(memory_format=torch.contiguous_format).cpu().eval()
     result = FinetuneResult(
         top1=top1,
         top5=top5 if data.num_classes >= 5 else None,
@@ -215,7 +230,7 @@ def finetune(
         num_validation=len(data.validation),
         num_test=len(data.test),
         num_classes=data.num_classes,
-        trainable_parameters=model.trainable_parameters,
+        trainable_parameters=trainable_parameters,
         embedding_dim=embedding_dim,
         nfe=getattr(model.encoder, "nfe", 1),
         seconds=time.perf_counter() - start,
@@ -227,6 +242,7 @@ def finetune(
             "batch_size": batch_size,
             "precision": precision,
             "head": type(model.head).__name__,
+            "adapter": None if adapter is None else repr(adapter),
             "extra_loss": extra_loss is not None,
             "parameter_groups": parameter_groups is not None,
             "preset": dataclasses.asdict(settings),
@@ -234,16 +250,6 @@ def finetune(
         curve=winner.curve,
     )
     return result, model
-
-
-def _check_options(epochs: int, batch_size: int, grid: Sequence[float], precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise UserError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}.")
-    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
-        if value < least:
-            raise UserError(f"{name} is {value}; at least {least} is needed.")
-    if not grid or not all(0.0 < rate < float("inf") for rate in grid):
-        raise UserError(f"The learning rates are {grid}; at least one is needed, all above 0.")
 
 
 def _groups_of(preset: FinetunePreset) -> ParameterGroups:
@@ -258,27 +264,6 @@ def _groups_of(preset: FinetunePreset) -> ParameterGroups:
         )
 
     return groups
-
-
-@torch.no_grad()
-def _embed_copy(encoder: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Embeds a few images with a copy, since even a forward pass may change what an encoder keeps."""
-    features: Tensor = copy.deepcopy(encoder).to(device).eval()(to_unit_range(images.to(device)))
-    if features.ndim != 2 or len(features) != len(images):
-        raise ValueError(
-            f"The encoder made {tuple(features.shape)} of {len(images)} images; ({len(images)}, D) is needed."
-        )
-    return features.float()
-
-
-@torch.no_grad()
-def _check_head(head: nn.Module, features: Tensor, num_classes: int) -> None:
-    logits = head.eval()(features)
-    if logits.shape != (len(features), num_classes):
-        raise ValueError(
-            f"The head made {tuple(logits.shape)} of {len(features)} embeddings; ({len(features)}, {num_classes}) is "
-            "needed."
-        )
 
 
 def _cpu_seconds() -> float:

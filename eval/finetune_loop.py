@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightly_prg.ema import EMA
 from lightly_prg.eval.divisible import DivisibleDataset
 from lightly_prg.eval.embed import ImageDataset
 from lightly_prg.eval.finetune_augment import BatchAugmentation
@@ -100,7 +101,7 @@ class FinetuneLoop:
         return warmup_cosine(step, steps=self.steps, warmup_steps=warmup, final_share=self.preset.final_share)
 
     def fit(self, model: FineTuned, learning_rate: float, *, tick: Callable[[], object]) -> tuple[EpochRecord, ...]:
-        """Trains a model in place; the weights are those of the last step.
+        """Trains a model in place; the weights are those of the last step, or their average where the preset has one.
 
         Dropout and the like draw from the global generator, which the caller has to seed.
 
@@ -120,6 +121,8 @@ class FinetuneLoop:
         peaks = [group["lr"] for group in optimizer.param_groups]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         scaler = torch.amp.GradScaler("cuda", enabled=self.autocast is torch.float16 and self.device.type == "cuda")
+        average = None if self.preset.ema_decay is None else EMA(model, self.preset.ema_decay)
+        judged = model if average is None else average.module
         records: list[EpochRecord] = []
         step = 0
         for epoch in range(self.epochs):
@@ -139,17 +142,21 @@ class FinetuneLoop:
                     nn.utils.clip_grad_norm_(parameters, self.preset.clip)
                 scaler.step(optimizer)
                 scaler.update()
+                if average is not None:
+                    average.update(model)
                 total += value
                 step += 1
                 tick()
-            top1, _, finite = self.classify(model, self.validation)
+            top1, _, finite = self.classify(judged, self.validation)
             if not finite:
                 raise NotFiniteError(step)
             records.append(EpochRecord(epoch + 1, total / self.steps_per_epoch, top1))
+        if average is not None:
+            model.load_state_dict(judged.state_dict())
         return tuple(records)
 
     @torch.no_grad()
-    def classify(self, model: FineTuned, dataset: ImageDataset) -> tuple[float, float, bool]:
+    def classify(self, model: nn.Module, dataset: ImageDataset) -> tuple[float, float, bool]:
         """Percent right among the first and among the first five, and whether all logits were finite."""
         model.eval()
         first = five = 0

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.layer_decay import in_block
 
-MODES = ("head", "partial", "full")
+MODES = ("head", "partial", "lora", "full")
+
+
+class Adapter(Protocol):
+    """Adds a few parameters to an encoder that are trained in place of its own, such as ``lightly_prg.models.LoRA``."""
+
+    def add(self, network: nn.Module, /) -> Sequence[str]:
+        """Adapts a network in place, which computes the same as before; returns the names of what is to be trained."""
+        ...
+
+    def merge(self, network: nn.Module, /) -> None:
+        """Leaves an ordinary network of the same parameters' names that computes the same as the adapted one."""
+        ...
 
 
 class FineTuned(nn.Module):
@@ -65,7 +78,7 @@ class FineTuned(nn.Module):
 
 
 def trained_blocks(encoder: nn.Module, mode: str, blocks: Sequence[str]) -> tuple[str, ...] | None:
-    """The blocks that a mode trains: none, those that are named, or (as None) all.
+    """The blocks of the encoder's own that a mode trains: none, those that are named, or (as None) all.
 
     Raises:
         UserError: If there is no such mode, blocks are missing or superfluous, or one has no parameter.
@@ -77,7 +90,7 @@ def trained_blocks(encoder: nn.Module, mode: str, blocks: Sequence[str]) -> tupl
     if mode != "partial":
         if blocks:
             raise UserError(f"Blocks are named, and the mode is {mode!r}; they are for the mode 'partial'.")
-        return () if mode == "head" else None
+        return None if mode == "full" else ()
     known = _names(encoder)
     if not blocks:
         raise UserError(f"The mode 'partial' trains blocks that are named; {_proposal(encoder, known, '')}.")

@@ -26,6 +26,8 @@ class FinetunePreset:
         decay_one_dimensional: Whether biases and the parameters of normalisations are decayed, too.
         layer_decay: Factor of the learning rate from one block to the one before it, see ``layer_groups``.
         clip: Largest norm of the gradient; None for no clipping.
+        ema_decay: Largest decay of an exponential moving average of the weights, which then is what is classified with
+            and kept, see ``lightly_prg.ema.EMA``; None for the weights themselves.
         label_smoothing: Share of the target that all classes have equally.
         head: ``linear`` or ``prg``.
         horizontal_flip: Whether half of the images are mirrored.
@@ -49,6 +51,7 @@ class FinetunePreset:
     decay_one_dimensional: bool
     layer_decay: float
     clip: float | None
+    ema_decay: float | None
     label_smoothing: float
     head: str
     horizontal_flip: bool
@@ -78,6 +81,7 @@ SHARED = FinetunePreset(
     decay_one_dimensional=False,  # pulling scales and biases to zero regularises nothing
     layer_decay=1.0,  # not every encoder has an order of blocks
     clip=1.0,  # one bad batch does not end a high learning rate
+    ema_decay=None,  # the cosine ends at zero, which averages already
     label_smoothing=0.1,  # of both other presets
     head="linear",
     horizontal_flip=True,
@@ -103,6 +107,7 @@ PRG = FinetunePreset(
     decay_one_dimensional=True,  # the released code decays everything
     layer_decay=1.0,
     clip=None,
+    ema_decay=None,
     label_smoothing=0.1,
     head="prg",
     horizontal_flip=True,
@@ -128,6 +133,7 @@ MAE = FinetunePreset(
     decay_one_dimensional=False,
     layer_decay=0.65,
     clip=None,
+    ema_decay=None,
     label_smoothing=0.1,
     head="linear",
     horizontal_flip=True,

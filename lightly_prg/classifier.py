@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval import (
@@ -24,10 +23,13 @@ from lightly_prg.eval import (
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import replacing, write_json
-from lightly_prg.flow import FlowMatchingLoss
+from lightly_prg.finetune_loss import kept_flow_matching
+from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_error
 from lightly_prg.hardware import decoding_workers, pick_precision
-from lightly_prg.randomness import generator_for
-from lightly_prg.recipe import FinetuneRecipe
+from lightly_prg.models import LoRA
+from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.recipe import FinetuneRecipe, Recipe
+from lightly_prg.rereading import reread
 from lightly_prg.run import Run, load
 
 _HEADS = {"LinearHead": "linear", "PRGHead": "prg"}
@@ -44,9 +46,12 @@ def finetune_run(
 ) -> tuple[Run, dict[str, Any]]:
     """Fine-tunes a run's encoder, or its architecture from scratch, and writes the model as a run of its own.
 
+    Where a PRG run is fine-tuned, the result says what that did to the flow: ``round_trip_before`` and
+    ``round_trip_after`` (see ``round_trip_error``), and the new run has the samples before and after in a figure.
+
     Args:
         evaluation: The run and its data.
-        settings: What is trained, how long, on how many labels.
+        settings: What is trained, through which feature and solver, how long, on how many labels.
         encoder: ``run``, or ``random_network`` for training from scratch.
         split: ``validation`` or ``test``; default the recipe's.
         out: Folder of the new run; default ``RUN-finetuned`` or ``RUN-scratch`` beside it.
@@ -72,8 +77,9 @@ def finetune_run(
             raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
     split = split if split is not None else source.recipe.eval.split
     judged, validation = evaluation.images(split), evaluation.splits.validation
-    network = evaluation.encoder(encoder)
-    labels = settings.labels
+    original: Any = evaluation.encoder(encoder)
+    network = reread(original, feature=settings.feature, ode=settings.ode)
+    labels, seed = settings.labels, source.recipe.seed
     title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
     with evaluation.console.task(title, 1) as update:
         result, model = finetune(
@@ -84,40 +90,46 @@ def finetune_run(
             validation=validation if split == "test" and len(validation) else None,
             mode=settings.mode,
             blocks=settings.blocks,
+            adapter=LoRA(**settings.lora.model_dump(), seed=seed) if settings.mode == "lora" else None,
             preset=settings.preset,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             learning_rates=settings.learning_rates,
+            ema_decay=settings.ema_decay,
             labels=int(labels) if labels is not None and labels >= 1 else labels,
             num_classes=evaluation.splits.train.num_classes,
-            extra_loss=_flow_matching(settings.beta, source.recipe.seed, network),
-            seed=source.recipe.seed,
+            extra_loss=kept_flow_matching(settings.beta, encoder=network, seed=seed),
+            seed=seed,
             device=str(evaluation.target),
             precision=pick_precision("auto", evaluation.target).precision,
             num_workers=decoding_workers(),
             progress=update,
         )
+    trained: Any = model.encoder
     content = {
         "encoder": encoder,
         "split": split,
         **result_to_dict(result),
         "beta": settings.beta,
+        **{key: value for key, value in trained.description().items() if key in ("feature", "ode")},
         "recipe_sha256": evaluation.description["recipe_sha256"],
     }
+    # Results are told apart by their options, of which these are some, too.
+    told_apart = ("mode", "blocks", "epochs", "beta", "feature", "ode")
+    content["options"] |= {key: content[key] for key in told_apart if key in content}
+    keeps_flow = isinstance(original, PRGEncoder) and encoder == "run"
+    if keeps_flow:
+        shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
+        content["round_trip_before"] = round_trip_error(original, shown)
+        content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
     own = settings == source.recipe.eval.finetune and encoder == "run"
     source.write_result("finetune", content, own_options=own)
-    recipe = source.recipe.model_copy(
-        update={
-            "name": f"{source.recipe.name}-{suffix}",
-            "init_from": str(source.folder) if encoder == "run" else None,
-            "eval": source.recipe.eval.model_copy(update={"finetune": settings, "split": split}),
-        }
-    )
+    recipe = _recipe_of(source.recipe, settings, trained, suffix=suffix, split=split)
+    recipe = recipe.model_copy(update={"init_from": str(source.folder) if encoder == "run" else None})
     with target.lock():
         if overwrite:
             target.clear()
         target.create(recipe)
-        trained: Any = model.encoder
         target.export(
             trained,
             data=evaluation.description["data"],
@@ -126,24 +138,25 @@ def finetune_run(
         )
         _write_head(target, model.head, num_classes=result.num_classes)
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
+        if keeps_flow:
+            compare_samples(original, trained, seed=seed, figures=target.figures)
     return target, content
 
 
-def _flow_matching(beta: float, seed: int, encoder: nn.Module) -> Callable[[nn.Module, Tensor, int], Tensor] | None:
-    """The paper's loss keeps ``beta`` times the flow-matching loss, so that the flow stays one (arXiv 2412.01787)."""
-    if beta == 0.0:
-        return None
-    if not isinstance(encoder, PRGEncoder):
-        raise UserError("finetune.beta weighs PRG's flow-matching loss; this method has none.")
-    criterion = FlowMatchingLoss(path=encoder.path)
-
-    def loss(model: nn.Module, images: Tensor, step: int) -> Tensor:
-        assert isinstance(model, PRGEncoder)
-        generator = generator_for(seed, "finetune", step, device=images.device)
-        value: Tensor = criterion(model.velocity, model.normalize(images), generator=generator)
-        return beta * value
-
-    return loss
+def _recipe_of(
+    recipe: Recipe, settings: FinetuneRecipe, encoder: PRGEncoder | NetworkEncoder, *, suffix: str, split: str
+) -> Recipe:
+    """The recipe of a fine-tuned run; its method has the feature and the solver that were trained with."""
+    method: dict[str, Any] = {"feature": encoder.feature} if settings.feature else {}
+    if settings.ode and isinstance(encoder, PRGEncoder):
+        method["ode"] = encoder.ode
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-{suffix}",
+            "method": recipe.method.model_copy(update=method),
+            "eval": recipe.eval.model_copy(update={"finetune": settings, "split": split}),
+        }
+    )
 
 
 def _write_head(run: Run, head: nn.Module, *, num_classes: int) -> None:

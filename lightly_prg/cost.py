@@ -12,11 +12,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
-from lightly_prg.features import PRGEncoder
-from lightly_prg.flow import path_from_name
+from lightly_prg.features import PRGEncoder, activation
+from lightly_prg.flow import LinearPath, path_from_name
 from lightly_prg.methods import build_method, build_network
 from lightly_prg.recipe import (
+    AuxiliaryRecipe,
     FeatureSpec,
+    GeneratorRecipe,
     MAERecipe,
     MethodRecipe,
     PretrainedRecipe,
@@ -25,6 +27,7 @@ from lightly_prg.recipe import (
     SimCLRRecipe,
     TrainRecipe,
 )
+from lightly_prg.recipe_auxiliary import ON_VIEWS
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
     settings = recipe.train
     with torch.device("meta"):
         try:
-            network, learn, trained = _training_forward(recipe.method, shape, trust=trust)
+            network, passes, trained = _training_forward(recipe.method, shape, trust=trust)
         except UserError:
             raise
         except ValueError as error:
@@ -64,19 +67,10 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         network.eval()  # batch normalisation refuses a single image in training
         forward = _count(lambda: _run_once(recipe.method, network, torch.zeros(1, *shape)))
         network.train(isinstance(recipe.method, SimCLRRecipe | MAERecipe))
-        saved: dict[int, int] = {}
-        keep: list[torch.Tensor] = []
-
-        def weigh(tensor: torch.Tensor) -> torch.Tensor:
-            saved[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
-            keep.append(tensor)
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-            learning = _count(learn)
-    weights = {id(p.untyped_storage()) for p in trained}
-    activations = sum(size for storage, size in saved.items() if storage not in weights)
-    nothing_to_train = isinstance(recipe.method, PretrainedRecipe)
+        measured = [(share, *_count_and_weigh(work, trained)) for share, work in passes]
+    learning = sum(share * macs for share, macs, _ in measured)
+    activations = sum(share * size for share, _, size in measured)
+    nothing_to_train = isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
     steps: int | None = 0
     if not nothing_to_train:
         steps = None if info.num_train is None else info.num_train // settings.batch_size * settings.epochs
@@ -85,27 +79,61 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         parameters=sum(p.numel() for p in network.parameters()),
         forward_macs=forward,
         steps=steps,
-        training_macs=None if steps is None else 3 * learning * steps * settings.batch_size,
+        training_macs=None if steps is None else round(3 * learning * steps * settings.batch_size),
         nfe=nfe,
         embedding_macs=round(forward * nfe),
-        memory_bytes=20 * sum(p.numel() for p in trained) + activations * settings.batch_size,
+        memory_bytes=20 * sum(p.numel() for p in trained) + round(activations * settings.batch_size),
     )
+
+
+def _count_and_weigh(work: Callable[[], object], trained: list[nn.Parameter]) -> tuple[int, int]:
+    """Multiply-adds of a forward, and the bytes that its backward needs beside the weights."""
+    saved: dict[int, int] = {}
+    keep: list[torch.Tensor] = []
+
+    def weigh(tensor: torch.Tensor) -> torch.Tensor:
+        saved[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
+        keep.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
+        macs = _count(work)
+    weights = {id(p.untyped_storage()) for p in trained}
+    return macs, sum(size for storage, size in saved.items() if storage not in weights)
+
+
+_Passes = list[tuple[float, Callable[[], object]]]
 
 
 def _training_forward(
     method: MethodRecipe, shape: tuple[int, int, int], *, trust: bool
-) -> tuple[nn.Module, Callable[[], object], list[nn.Parameter]]:
-    """The encoder's network, a call that does one training forward for one image, and all that training changes."""
-    if isinstance(method, PRGRecipe | PretrainedRecipe):
+) -> tuple[nn.Module, _Passes, list[nn.Parameter]]:
+    """The encoder's network; the passes of a training forward for one image, and how often each; what is trained."""
+    if isinstance(method, PRGRecipe) and method.auxiliary is not None and method.auxiliary.is_active:
+        return _joint_forward(method, method.auxiliary, shape, trust=trust)
+    if isinstance(method, PRGRecipe | PretrainedRecipe | GeneratorRecipe):
         network = build_network(method, shape, trust=trust)
-        return network, lambda: _run_once(method, network, torch.zeros(1, *shape)), list(network.parameters())
+        return network, [(1.0, lambda: _run_once(method, network, torch.zeros(1, *shape)))], list(network.parameters())
     module: Any = build_method(
         method, input_shape=shape, num_classes=2, optimization=TrainRecipe(ema_decay=0.0), seed=0, trust=trust
     )
     trained = [p for part in module.trained_modules() for p in part.parameters()]
     if isinstance(method, SimCLRRecipe):  # two views of the image
-        return module.network, lambda: module.projection_head(module.backbone(torch.zeros(2, *shape))), trained
-    return module.network, lambda: module.predict(torch.zeros(1, *shape), *_first_tokens(module)), trained
+        return module.network, [(1.0, lambda: module.projection_head(module.backbone(torch.zeros(2, *shape))))], trained
+    return module.network, [(1.0, lambda: module.predict(torch.zeros(1, *shape), *_first_tokens(module)))], trained
+
+
+def _joint_forward(
+    method: PRGRecipe, auxiliary: AuxiliaryRecipe, shape: tuple[int, int, int], *, trust: bool
+) -> tuple[nn.Module, _Passes, list[nn.Parameter]]:
+    """The flow on a part of the images and two views as far as the block; the projection head is left out."""
+    network = build_network(method, shape, trust=trust)
+    passes: _Passes = []
+    if auxiliary.flow_weight > 0.0:
+        passes.append((1 / auxiliary.flow_every, lambda: _run_once(method, network, torch.zeros(1, *shape))))
+    if auxiliary.loss in ON_VIEWS:
+        passes.append((1.0, lambda: activation(network, torch.zeros(2), torch.zeros(2, *shape), auxiliary.block)))
+    return network, passes, list(network.parameters())
 
 
 def _first_tokens(mae: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,6 +144,9 @@ def _first_tokens(mae: Any) -> tuple[torch.Tensor, torch.Tensor]:
 def _run_once(method: MethodRecipe, network: nn.Module, x: torch.Tensor) -> object:
     if isinstance(method, PRGRecipe):
         return network(torch.zeros(1), x)
+    if isinstance(method, GeneratorRecipe):
+        generator: Any = network
+        return generator.predict(torch.zeros(1), x)
     if isinstance(method, PretrainedRecipe):
         side = method.resize if method.resize is not None else x.shape[-1]
         x = x.new_zeros(len(x), 3, side, side)
@@ -131,7 +162,7 @@ def _count(work: Callable[[], object]) -> int:
 
 def _count_evaluations(method: MethodRecipe) -> float:
     """NFE, by running the encoder on a network that does nothing."""
-    if not isinstance(method, PRGRecipe):
+    if not isinstance(method, PRGRecipe | GeneratorRecipe):
         return 1
     feature = method.feature
     if feature.source == "block":
@@ -140,4 +171,5 @@ def _count_evaluations(method: MethodRecipe) -> float:
     def nothing(tau: Any, x: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(x)
 
-    return PRGEncoder(nothing, path_from_name(method.path), method.ode, feature, input_shape=(1, 2, 2)).nfe
+    path = path_from_name(method.path) if isinstance(method, PRGRecipe) else LinearPath()
+    return PRGEncoder(nothing, path, method.ode, feature, input_shape=(1, 2, 2)).nfe

@@ -33,7 +33,7 @@ def extract_features(
     Raises:
         ValueError: If the block does not exist or gives something that the pooling does not take.
     """
-    counted = CountedVelocity(velocity)
+    counted = CountedVelocity(velocity, path)
     taus = [min(max(tau, path.tau_min), path.tau_max) for tau in feature.taus]
     states = encode(
         counted,
@@ -209,7 +209,8 @@ class PRGEncoder(nn.Module):
     @property
     def blocks(self) -> tuple[str, ...]:
         """Prefixes of the parameters' names from input to output, for layer-wise decay and partial training."""
-        return tuple(f"velocity.{name}" for name in getattr(self.velocity, "block_names", ()))
+        prefix = f"velocity.{getattr(self.velocity, 'block_prefix', '')}"
+        return tuple(f"{prefix}{name}" for name in getattr(self.velocity, "block_names", ()))
 
     def description(self) -> dict[str, Any]:
         """What, beside the network and its weights, makes this encoder; stands in encoder.json."""
@@ -218,6 +219,7 @@ class PRGEncoder(nn.Module):
             "ode": self.ode.model_dump(mode="json"),
             "feature": self.feature.model_dump(mode="json"),
             "normalize": {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()},
+            **({"generator": self.velocity.origin} if hasattr(self.velocity, "origin") else {}),
         }
 
     def configuration(self) -> dict[str, Any]:

@@ -19,13 +19,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from lightly_prg.diffusers_folder import image_shape, is_hub_id, open_diffusers_folder
 from lightly_prg.errors import UserError
+from lightly_prg.recipe_auxiliary import AuxiliaryRecipe
 from lightly_prg.recipe_feature import FeatureSpec, NetworkFeature, OdeSpec
 from lightly_prg.recipe_methods import (
-    AugmentRecipe,
     BackboneRecipe,
     DecoderRecipe,
     DiTRecipe,
+    GeneratorRecipe,
     ImportRecipe,
     MAERecipe,
     MethodRecipe,
@@ -37,6 +39,7 @@ from lightly_prg.recipe_methods import (
     ViTRecipe,
 )
 from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section, number_to_text
+from lightly_prg.recipe_views import AugmentRecipe
 
 
 class DataRecipe(Section):
@@ -87,6 +90,7 @@ class KNNRecipe(Section):
     k: Positive = 20
     ks: tuple[Positive, ...] = (10, 20, 100, 200)
     temperature: Annotated[Number, Field(gt=0.0)] = 0.07
+    transform: Literal["none", "standardise", "whiten"] = "none"  # of the features, by the statistics of the bank
 
 
 class LinearRecipe(Section):
@@ -102,17 +106,29 @@ class FewShotRecipe(Section):
     draws: Positive = 5
 
 
+class LoRARecipe(Section):
+    """What fine-tuning in mode ``lora`` adds to convolutions and linear layers; see ``lightly_prg.models.LoRA``."""
+
+    rank: Positive = 8
+    alpha: Annotated[Number, Field(gt=0.0)] = 16.0  # the updates are multiplied by alpha / rank
+    norms: bool = False  # train the scales and biases of normalisations as well
+
+
 class FinetuneRecipe(Section):
     """Fine-tuning with a classification head; see ``lightly_prg.eval.finetune``. None where a preset decides."""
 
-    mode: Literal["head", "partial", "full"] = "full"
+    mode: Literal["head", "partial", "lora", "full"] = "full"
     blocks: tuple[str, ...] = ()  # of mode `partial`
     preset: Literal["shared", "prg", "mae"] = "shared"
     labels: Annotated[Number, Field(gt=0.0)] | None = None  # 10 = of each class, 0.01 = share; None: all
     epochs: Positive | None = None
     batch_size: Positive | None = None
     learning_rates: tuple[Annotated[Number, Field(gt=0.0)], ...] | None = None
+    ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = None  # keep an average of the weights
     beta: Annotated[Number, Field(ge=0.0)] = 0.0  # weight of PRG's flow-matching loss beside the cross-entropy
+    lora: LoRARecipe = LoRARecipe()
+    feature: dict[str, Any] | None = None  # keys of method.feature that differ from the run's own
+    ode: dict[str, Any] | None = None  # keys of method.ode likewise
 
 
 class EvalRecipe(Section):
@@ -148,6 +164,10 @@ class Recipe(Section):
         content = self.model_dump(mode="json")
         for section, key in _NOT_HASHED:
             (content[section] if section else content).pop(key)
+        if content["eval"]["knn"] is not None and content["eval"]["knn"]["transform"] == "none":
+            content["eval"]["knn"].pop("transform")  # recipes from before there was a choice keep their hash
+        if content["eval"]["finetune"] is not None:
+            content["eval"]["finetune"] = _without_unused(content["eval"]["finetune"])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -162,6 +182,13 @@ _NOT_HASHED = (
     ("train", "strategy"),
     ("train", "checkpoint_every"),
 )
+
+
+def _without_unused(finetune: dict[str, Any]) -> dict[str, Any]:
+    """Fine-tuning without the later options where they decide nothing, so that older recipes keep their hash."""
+    unused = {key for key in ("ema_decay", "feature", "ode") if finetune[key] is None}
+    unused |= {"lora"} if finetune["mode"] != "lora" else set()
+    return {key: value for key, value in finetune.items() if key not in unused}
 
 
 def shipped_recipes() -> dict[str, str]:
@@ -213,39 +240,65 @@ def parse_recipe(text: str, *, overrides: Sequence[str] = (), origin: str = "rec
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        messages = [_explain(detail, raw) for detail in error.errors(include_url=False)]
-        raise UserError(f"{origin}: " + "; ".join(dict.fromkeys(messages))) from None
+        raise UserError(f"{origin}: {explained(error, raw, Recipe)}") from None
 
 
 def pretrained_recipe(
     source: str, overrides: Sequence[str] = (), *, weights: str = "default", resize: int | None = None
 ) -> Recipe:
-    """The recipe that judges a network trained elsewhere, ``timm:NAME`` or ``torchvision:NAME``.
+    """The recipe that judges what was trained elsewhere.
+
+    Args:
+        source: ``timm:NAME``, ``torchvision:NAME`` or ``diffusers:FOLDER``. Images get as many channels as a generator
+            of diffusers has, unless the overrides say otherwise.
+        overrides: As in ``load_recipe``.
+        weights: Of a network of timm or torchvision, see ``PretrainedRecipe``.
+        resize: The side to which images are brought for the network. A generator sees them in its own size alone, so
+            for it this is the size of the data.
 
     Raises:
-        UserError: As ``load_recipe``.
+        UserError: As ``load_recipe``, and if there is no such generator.
     """
-    raw = {
-        "name": re.sub(r"[^\w.+-]", "-", source),
-        "data": {"name": "digits"},
-        "method": {"name": "pretrained", "source": source, "weights": weights, "resize": resize},
-    }
+    raw: dict[str, Any] = {"name": re.sub(r"[^\w.+-]", "-", source), "data": {"name": "digits"}}
+    if source.startswith("diffusers:"):
+        location = source.removeprefix("diffusers:")
+        if not is_hub_id(location):
+            channels, _ = image_shape(open_diffusers_folder(location).unet_config)
+            raw["data"]["channels"] = channels if channels in (1, 3) else None
+        raw["name"] = "diffusers-" + re.sub(r"[^\w.+-]", "-", location.rstrip("/").rsplit("/", 1)[-1])
+        raw["data"]["image_size"] = resize
+        raw["method"] = {"name": "generator", "source": source}
+    else:
+        raw["method"] = {"name": "pretrained", "source": source, "weights": weights, "resize": resize}
     return parse_recipe(yaml.safe_dump(raw), overrides=overrides, origin=source)
 
 
-def finetune_settings(recipe: Recipe, **options: Any) -> FinetuneRecipe:
-    """The fine-tuning of a recipe, or the default one, with some of its options replaced; None keeps.
+def finetune_settings(recipe: Recipe, overrides: Sequence[str] = (), **options: Any) -> FinetuneRecipe:
+    """The fine-tuning of a recipe, or the default one, with some of its options replaced.
+
+    Args:
+        recipe: Of a run.
+        overrides: ``key=value`` with keys of ``eval.finetune``, for example ``feature.source=state``, ``lora.rank=4``.
+        options: The same by name; they come after the overrides, and None keeps what there is.
 
     Raises:
         UserError: If an option is not allowed.
     """
     settings = recipe.eval.finetune if recipe.eval.finetune is not None else FinetuneRecipe()
-    content = {**settings.model_dump(), **{key: value for key, value in options.items() if value is not None}}
+    content = settings.model_dump()
+    for override in overrides:
+        _apply_override(content, override)
+    content |= {key: value for key, value in options.items() if value is not None}
     try:
         return FinetuneRecipe.model_validate(content)
     except ValidationError as error:
-        messages = [_explain(detail, content) for detail in error.errors(include_url=False)]
-        raise UserError("; ".join(dict.fromkeys(messages))) from None
+        raise UserError(explained(error, content, FinetuneRecipe)) from None
+
+
+def explained(error: ValidationError, raw: dict[str, Any], model: type[BaseModel]) -> str:
+    """What is wrong with the content of a section, in one sentence without its end."""
+    details = error.errors(include_url=False)
+    return "; ".join(dict.fromkeys(_explain(detail, raw, model) for detail in details))
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -275,13 +328,13 @@ def _nearest(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
-def _explain(detail: Any, raw: dict[str, Any]) -> str:
+def _explain(detail: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
     """One clause for one pydantic error: key, given, allowed, nearest."""
     kind, given = detail["type"], detail["input"]
     location = _strip_tags(detail["loc"], raw, keep_last=kind in ("missing", "extra_forbidden"))
     key = ".".join(location) or "the recipe"
     if kind == "extra_forbidden":
-        known = _keys_at(location[:-1], raw)
+        known = _keys_at(location[:-1], raw, root)
         nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join((*location[:-1], nearest[0]))!r}?" if nearest else "."
         where = ".".join(location[:-1]) or "the top"
@@ -322,9 +375,9 @@ def _strip_tags(location: Sequence[int | str], raw: Any, *, keep_last: bool) -> 
     return tuple(kept)
 
 
-def _keys_at(location: Sequence[str], raw: Any) -> list[str]:
-    """The known keys of the section at ``location``."""
-    model: type[BaseModel] = Recipe
+def _keys_at(location: Sequence[str], raw: Any, root: type[BaseModel]) -> list[str]:
+    """The known keys of the section at ``location`` below ``root``."""
+    model = root
     node = raw
     for part in location:
         node = node.get(part) if isinstance(node, dict) else None
@@ -350,6 +403,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 __all__ = [
     "AugmentRecipe",
+    "AuxiliaryRecipe",
     "BackboneRecipe",
     "DataRecipe",
     "DecoderRecipe",
@@ -357,7 +411,9 @@ __all__ = [
     "EvalRecipe",
     "FeatureSpec",
     "FinetuneRecipe",
+    "GeneratorRecipe",
     "ImportRecipe",
+    "LoRARecipe",
     "MAERecipe",
     "MethodRecipe",
     "NetworkFeature",
@@ -370,6 +426,7 @@ __all__ = [
     "TrainRecipe",
     "UNetRecipe",
     "ViTRecipe",
+    "explained",
     "finetune_settings",
     "load_recipe",
     "parse_recipe",

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from lightly_prg.recipe_auxiliary import AuxiliaryRecipe
 from lightly_prg.recipe_feature import FeatureSpec, NetworkFeature, OdeSpec
-from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section
+from lightly_prg.recipe_section import Integer, Number, Positive, Section
+from lightly_prg.recipe_views import AugmentRecipe, CropRecipe, ProjectionRecipe, ViewsRecipe
 
 
 class UNetRecipe(Section):
@@ -48,13 +50,6 @@ class ImportRecipe(Section):
 BackboneRecipe = Annotated[UNetRecipe | DiTRecipe | ImportRecipe, Field(discriminator="name")]
 
 
-class AugmentRecipe(Section):
-    """What is done to the training images of the generator; it also learns to generate what it sees."""
-
-    horizontal_flip: bool = True
-    crop_padding: Annotated[Integer, Field(ge=0)] = 0  # random crop after reflecting this many pixels
-
-
 class PRGRecipe(Section):
     """Pretrained Reversible Generation (arXiv 2412.01787)."""
 
@@ -66,6 +61,7 @@ class PRGRecipe(Section):
     ode: OdeSpec = OdeSpec()
     feature: FeatureSpec = FeatureSpec(source="block", block="middle")
     augment: AugmentRecipe = AugmentRecipe()
+    auxiliary: AuxiliaryRecipe | None = None
 
 
 class ResNetRecipe(Section):
@@ -88,23 +84,6 @@ class ViTRecipe(Section):
     mlp_ratio: Annotated[Number, Field(gt=0.0)] = 4.0
 
 
-class ProjectionRecipe(Section):
-    """SimCLR's projection head, which is thrown away after pretraining."""
-
-    hidden: Positive = 512
-    output: Positive = 128
-
-
-class ViewsRecipe(Section):
-    """The two views of SimCLR; the defaults are Lightly's for CIFAR-10, without blur."""
-
-    crop_min: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.08  # smallest share of the image that a crop keeps
-    horizontal_flip: bool = True
-    jitter_strength: Annotated[Number, Field(ge=0.0, le=1.0)] = 0.5
-    jitter_probability: Fraction = 0.8
-    grey_probability: Fraction = 0.2
-
-
 class SimCLRRecipe(Section):
     """SimCLR (arXiv 2002.05709), put together from Lightly's modules."""
 
@@ -122,13 +101,6 @@ class DecoderRecipe(Section):
     width: Positive = 192
     depth: Positive = 4
     heads: Positive = 3
-
-
-class CropRecipe(Section):
-    """The one view of MAE."""
-
-    crop_min: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.2
-    horizontal_flip: bool = True
 
 
 class MAERecipe(Section):
@@ -153,7 +125,17 @@ class PretrainedRecipe(Section):
     feature: NetworkFeature = NetworkFeature()
 
 
+class GeneratorRecipe(Section):
+    """A diffusion model that was trained elsewhere; there is nothing left to train."""
+
+    name: Literal["generator"]
+    source: Annotated[str, Field(pattern=r"^diffusers:.+$")]  # "diffusers:FOLDER", see lightly_prg.diffusers_folder
+    label: Annotated[Integer, Field(ge=0)] | None = None  # of a class-conditional one: what every image is taken for
+    ode: OdeSpec = OdeSpec(solver="ddim")
+    feature: FeatureSpec = FeatureSpec(source="block", block="mid_block")
+
+
 MethodRecipe = Annotated[
-    PRGRecipe | SimCLRRecipe | MAERecipe | PretrainedRecipe,
+    PRGRecipe | SimCLRRecipe | MAERecipe | PretrainedRecipe | GeneratorRecipe,
     Field(discriminator="name"),
 ]

@@ -22,9 +22,9 @@ from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
-from lightly_prg.methods import Method, build_method, pretrained_encoder
+from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.randomness import generator_for
-from lightly_prg.recipe import PretrainedRecipe, Recipe
+from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
@@ -71,7 +71,7 @@ def train(
         data = load_splits(recipe, console)
     # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
     check_evaluable(recipe, data)
-    if isinstance(recipe.method, PretrainedRecipe):
+    if isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe):
         return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust)
@@ -87,10 +87,12 @@ def train(
     return run
 
 
-def _adopt(run: Run, recipe: Recipe, method: PretrainedRecipe, data: Splits, *, overwrite: bool) -> Run:
-    """Makes a run of a network that was trained elsewhere."""
+def _adopt(
+    run: Run, recipe: Recipe, method: PretrainedRecipe | GeneratorRecipe, data: Splits, *, overwrite: bool
+) -> Run:
+    """Makes a run of a network or generator that was trained elsewhere."""
     info = data.train
-    encoder = pretrained_encoder(method, (info.channels, info.image_size, info.image_size))
+    encoder = adopted_encoder(method, (info.channels, info.image_size, info.image_size))
     with run.lock():
         if overwrite:
             run.clear()

@@ -57,6 +57,11 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return folder
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightly_prg.flow_comparison.STEPS", 2)
+
+
 @pytest.fixture
 def evaluation(trained: Path, tmp_path: Path) -> Evaluation:
     shutil.copytree(trained, tmp_path / "run")

@@ -2,7 +2,15 @@
 
 # isort: off
 # Importing a module registers its commands; `--help` lists them in this order.
-from lightly_prg.cli import job as _job, judge as _judge, look as _look, find as _find  # noqa: F401
+from lightly_prg.cli import (  # noqa: F401
+    job as _job,
+    judge as _judge,
+    scan as _scan,
+    classify as _classify,
+    measure as _measure,
+    look as _look,
+    find as _find,
+)
 
 # isort: on
 from lightly_prg.cli.app import app

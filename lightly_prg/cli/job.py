@@ -61,35 +61,55 @@ def train(
 @app.command(rich_help_panel=JOB)
 def evaluate(
     source: Annotated[
-        str,
-        typer.Argument(metavar="RUN|timm:NAME|torchvision:NAME", help="A run folder, or a network trained elsewhere."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[RUN|timm:NAME|torchvision:NAME|diffusers:FOLDER]",
+            help="A run folder, or a network or generator trained elsewhere.",
+        ),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="For example data.name=cifar10 data.root=/data"),
     ] = None,
+    origin: Annotated[
+        str | None, typer.Option("--from", metavar="SOURCE", help="The same as the first argument, by name.")
+    ] = None,
     weights: Annotated[
         str, typer.Option("--weights", help="default: the library's own; none: random; or a file.")
     ] = "default",
-    resize: Annotated[int | None, typer.Option("--resize", min=1, help="Enlarge images to this side first.")] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option("--resize", min=1, help="Bring images to this side first, which the network was made for."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
     trust: TrustOption = False,
 ) -> None:
-    """Judge a run, or any timm or torchvision checkpoint, by everything its recipe asks for.
+    """Judge a run, any timm or torchvision checkpoint, or a generator of diffusers, by everything its recipe asks for.
 
     Examples:
       lightly-prg evaluate runs/quickstart
 
       lightly-prg evaluate timm:resnet18.a1_in1k data.name=cifar10 data.root=/data eval.split=test --resize 64
+
+      lightly-prg evaluate --from diffusers:ddpm-cifar10-32 data.name=cifar10 data.root=/data
     """
     from lightly_prg.recipe import pretrained_recipe
 
-    if not source.startswith(("timm:", "torchvision:")):
-        refuse(bool(overrides), "A run has its recipe already; KEY=VALUE goes with timm:NAME and torchvision:NAME.")
+    source, changes = _what_to_evaluate(origin, [part for part in (source, *(overrides or [])) if part is not None])
+    if not source.startswith(("timm:", "torchvision:", "diffusers:")):
+        refuse(
+            bool(changes),
+            "A run has its recipe already; KEY=VALUE goes with timm:NAME, torchvision:NAME and diffusers:FOLDER.",
+        )
         evaluation = evaluation_of(Path(source), trust=trust)
     else:
-        recipe = pretrained_recipe(source, overrides or [], weights=weights, resize=resize)
+        generator = source.startswith("diffusers:")
+        refuse(
+            generator and weights != "default",
+            "A generator of diffusers lies in one folder with its weights; --weights goes with timm and torchvision.",
+        )
+        recipe = pretrained_recipe(source, changes, weights=weights, resize=resize)
         from lightly_prg.console import Console
         from lightly_prg.evaluation import Evaluation
         from lightly_prg.train import train as run_training
@@ -99,6 +119,28 @@ def evaluate(
     report = evaluation.all()
     print_results(evaluation.run.folder)
     evaluation.console.say(f"Report: {report}")
+
+
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
+
+
+def _what_to_evaluate(origin: str | None, given: list[str]) -> tuple[str, list[str]]:
+    """The source and the overrides: the source is the first argument unless it has been named by --from."""
+    named = bool(given) and ("=" not in given[0] or Path(given[0]).exists())
+    refuse(
+        origin is None and not named,
+        "Say what to evaluate: a run folder, timm:NAME, torchvision:NAME or diffusers:FOLDER.",
+    )
+    refuse(
+        origin is not None and named, f"Both {origin} and {given[0] if given else ''} are to be evaluated; name one."
+    )
+    source, changes = (origin, given) if origin is not None else (given[0], given[1:])
+    refuse(
+        source.endswith(_WEIGHTS) and not Path(source).is_dir(),
+        f"{source} is a file of weights, which does not say what network they belong to: name it too, as in "
+        f"`lightly-prg evaluate --from timm:resnet18 --weights {source}`.",
+    )
+    return source, changes
 
 
 def _print_estimate(recipe: Any, *, trust: bool) -> None:

@@ -53,6 +53,13 @@ def knn(
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=1e-6, help="Of the vote. Default: the recipe's.")
     ] = None,
+    transform: Annotated[
+        str | None,
+        typer.Option(
+            "--transform",
+            help="Of the features, fitted on the bank: none, standardise or whiten. Default: the recipe's.",
+        ),
+    ] = None,
     preset: Annotated[str | None, typer.Option("--preset", help="lightly: k 200, T 0.1, as in its benchmarks.")] = None,
     backend: Annotated[str, typer.Option("--backend", help="auto, faiss or torch; the result is the same.")] = "auto",
     encoder: EncoderOption = "run",
@@ -63,7 +70,13 @@ def knn(
     """Judge the embeddings by weighted k-nearest neighbours on cosine similarity."""
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     result = evaluation.knn(
-        encoder_name(encoder), split=split, k=k, temperature=temperature, preset=preset, backend=backend
+        encoder_name(encoder),
+        split=split,
+        k=k,
+        temperature=temperature,
+        transform=transform,
+        preset=preset,
+        backend=backend,
     )
     by_k = ", ".join(f"k={k}: {value:.2f}" for k, value in result["by_k"].items())
     evaluation.console.say(
@@ -108,7 +121,16 @@ def linear(
 @app.command(rich_help_panel=RUN)
 def finetune(
     run: RunArgument,
-    mode: Annotated[str | None, typer.Option("--mode", help="head, partial or full.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Keys of eval.finetune, such as feature.source=state feature.tau=[0.5,1.0] ode.steps=4 lora.rank=4",
+        ),
+    ] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="head, partial, lora (low-rank updates of all layers) or full.")
+    ] = None,
     block: Annotated[
         list[str] | None, typer.Option("--block", help="A block that --mode partial trains; may be repeated.")
     ] = None,
@@ -121,6 +143,12 @@ def finetune(
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Default: the preset's.")] = None,
     lr: Annotated[
         list[float] | None, typer.Option("--lr", help="A learning rate of the grid; may be repeated.")
+    ] = None,
+    ema_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--ema-decay", min=0.0, help="Average the weights with this decay, 0.999 for example; keep those."
+        ),
     ] = None,
     beta: Annotated[
         float | None, typer.Option("--beta", min=0.0, help="Weight of PRG's flow-matching loss that is kept.")
@@ -141,6 +169,8 @@ def finetune(
       lightly-prg finetune runs/quickstart --labels 10 --epochs 5
 
       lightly-prg finetune runs/quickstart --scratch
+
+      lightly-prg finetune runs/quickstart --mode lora feature.source=state feature.tau=1.0 ode.steps=4
     """
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     from lightly_prg.classifier import finetune_run
@@ -148,12 +178,14 @@ def finetune(
 
     settings = finetune_settings(
         evaluation.run.recipe,
+        overrides or [],
         mode=mode,
         blocks=tuple(block) if block else None,
         preset=preset,
         labels=labels,
         epochs=epochs,
         learning_rates=tuple(lr) if lr else None,
+        ema_decay=ema_decay,
         beta=beta,
     )
     target, result = finetune_run(
@@ -167,8 +199,13 @@ def finetune(
     evaluation.console.say(
         f"fine-tuned top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, "
         f"{result['num_train']} labels, learning rate {result['learning_rate']:g} of "
-        f"{len(result['per_learning_rate'])}, {result['seconds']:.0f} s)"
+        f"{len(result['per_learning_rate'])}, {result['trainable_parameters']:,} numbers trained, "
+        f"{result['nfe']} NFE, {result['seconds']:.0f} s)"
     )
+    if "round_trip_after" in result:
+        before, after = (result[f"round_trip_{time}"] for time in ("before", "after"))
+        shown = ["out of bounds" if error is None else f"{error:.2e}" for error in (before, after)]
+        evaluation.console.say(f"round-trip error of the flow: {shown[0]} before, {shown[1]} after")
     evaluation.console.say(f"Run: {target.folder}")
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from lightly_prg.methods.build import build_encoder, build_method, build_network, pretrained_encoder
+from lightly_prg.methods.build import (
+    adopted_encoder,
+    build_encoder,
+    build_method,
+    build_network,
+    pretrained_encoder,
+)
+from lightly_prg.methods.generator import generator_encoder
 from lightly_prg.methods.mae import MAE
 from lightly_prg.methods.method import Method
 from lightly_prg.methods.prg import PRG, build_velocity
@@ -13,9 +20,11 @@ __all__ = [
     "PRG",
     "Method",
     "SimCLR",
+    "adopted_encoder",
     "build_encoder",
     "build_method",
     "build_network",
     "build_velocity",
+    "generator_encoder",
     "pretrained_encoder",
 ]

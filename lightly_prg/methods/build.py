@@ -11,6 +11,7 @@ from torch import nn
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import path_from_name
+from lightly_prg.methods.generator import build_generator, generator_encoder, saved_generator_encoder
 from lightly_prg.methods.mae import build_vit, mae_from_recipe
 from lightly_prg.methods.method import Method
 from lightly_prg.methods.prg import build_velocity, prg_from_recipe
@@ -19,6 +20,7 @@ from lightly_prg.models.pretrained_network import build_pretrained
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import (
     FeatureSpec,
+    GeneratorRecipe,
     MAERecipe,
     MethodRecipe,
     NetworkFeature,
@@ -33,7 +35,7 @@ Encoder = PRGEncoder | NetworkEncoder
 
 
 def build_method(
-    method: PRGRecipe | SimCLRRecipe | MAERecipe | PretrainedRecipe,
+    method: MethodRecipe,
     *,
     input_shape: Sequence[int],
     num_classes: int,
@@ -59,7 +61,7 @@ def build_method(
         return simclr_from_recipe(method, **common)
     if isinstance(method, MAERecipe):
         return mae_from_recipe(method, **common)
-    raise UserError(f"A {method.name} network has nothing to train.")
+    raise UserError(f"A method of the kind {method.name!r} has nothing to train.")
 
 
 def build_network(method: MethodRecipe, input_shape: Sequence[int], *, trust: bool = False) -> nn.Module:
@@ -70,8 +72,17 @@ def build_network(method: MethodRecipe, input_shape: Sequence[int], *, trust: bo
         return build_resnet(method, input_shape)
     if isinstance(method, MAERecipe):
         return build_vit(method, input_shape)
+    if isinstance(method, GeneratorRecipe):
+        return build_generator(method)
     size = method.resize if method.resize is not None else input_shape[-1]
     return build_pretrained(method.source, weights="none", image_size=size).network
+
+
+def adopted_encoder(method: PretrainedRecipe | GeneratorRecipe, input_shape: Sequence[int]) -> Encoder:
+    """The encoder of what was trained elsewhere; see ``pretrained_encoder`` and ``generator_encoder``."""
+    if isinstance(method, GeneratorRecipe):
+        return generator_encoder(method, input_shape)
+    return pretrained_encoder(method, input_shape)
 
 
 def pretrained_encoder(method: PretrainedRecipe, input_shape: Sequence[int]) -> NetworkEncoder:
@@ -102,6 +113,8 @@ def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> Enc
     """An encoder of the kind in encoder.json with fresh weights."""
     method: Any = TypeAdapter(MethodRecipe).validate_python(description["architecture"])
     input_shape = description["input_shape"]
+    if isinstance(method, GeneratorRecipe):
+        return saved_generator_encoder(description)
     network = build_network(method, input_shape, trust=trust)
     if isinstance(method, PRGRecipe):
         return PRGEncoder(

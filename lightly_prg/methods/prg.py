@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder, extract_features
 from lightly_prg.flow import FlowMatchingLoss, Path, path_from_name
+from lightly_prg.methods.auxiliary import Auxiliary, ReadVelocity
 from lightly_prg.methods.method import Method, as_views
 from lightly_prg.models import DiT, UNet
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import (
     AugmentRecipe,
+    AuxiliaryRecipe,
     DiTRecipe,
     FeatureSpec,
     ImportRecipe,
@@ -52,6 +54,7 @@ class PRG(Method):
         ode: How ``forward`` integrates the ODE.
         feature: Where ``forward`` reads the embedding.
         augment: What ``make_views`` does to training images.
+        auxiliary: A second loss on one block, beside flow matching; see ``AuxiliaryRecipe``.
         optimization: Learning rate, schedule, EMA decay and so on; see ``TrainRecipe``.
         online_probe: Train the online classifier beside the generator. It costs one embedding for each step.
         seed: Noise, tau and dropout depend on it and on the step alone.
@@ -77,6 +80,7 @@ class PRG(Method):
         ode: OdeSpec | None = None,
         feature: FeatureSpec | None = None,
         augment: AugmentRecipe | None = None,
+        auxiliary: AuxiliaryRecipe | None = None,
         optimization: TrainRecipe | None = None,
         online_probe: bool = False,
         seed: int = 0,
@@ -97,6 +101,11 @@ class PRG(Method):
             backbone = UNet(image_size=size, in_channels=channels)
         self.velocity = backbone
         self.criterion = FlowMatchingLoss(path=self.path, coupling=coupling, tau_sampling=tau_sampling)
+        self.auxiliary: Auxiliary | None = None
+        if auxiliary is not None and auxiliary.is_active:
+            self.auxiliary = Auxiliary(
+                auxiliary, backbone, self.path, self.input_shape, decay=self.optimization.ema_decay, seed=seed
+            )
         self.finish(num_classes)
 
     @property
@@ -123,18 +132,60 @@ class PRG(Method):
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0
     ) -> list[Tensor]:
-        """One view, flipped and shifted at most: a generator learns to generate what it sees."""
-        augmented = augment_batch(
-            images, generator=generator, global_batch=global_batch, first=first, **self.augment.model_dump()
-        )
-        return [normalize_batch(augmented)]
+        """One view, flipped and shifted at most: a generator learns to generate what it sees.
+
+        The auxiliary loss adds its two strong views, where it compares views.
+        """
+        place: dict[str, Any] = {"generator": generator, "global_batch": global_batch, "first": first}
+        flow = normalize_batch(augment_batch(images, **place, **self.augment.model_dump()))
+        return [flow] if self.auxiliary is None else [flow, *self.auxiliary.make_views(images, **place)]
 
     def loss(self, views: Sequence[Tensor], position: int) -> Tensor:
-        """The flow-matching loss of the first view."""
+        """The flow-matching loss of the first view, and the auxiliary loss where there is one."""
         x = views[0]
-        noise, tau = self._draw(x, position)
-        loss: Tensor = self.criterion(self.velocity, x, noise=noise, tau=tau)
-        return loss
+        if self.auxiliary is None:
+            noise, tau = self._draw(x, position)
+            loss: Tensor = self.criterion(self.velocity, x, noise=noise, tau=tau)
+            return loss
+        return self._joint_loss(self.auxiliary, x, views[1:], position)
+
+    def _joint_loss(self, auxiliary: Auxiliary, x: Tensor, views: Sequence[Tensor], position: int) -> Tensor:
+        settings = auxiliary.settings
+        parts: list[Tensor] = []
+        if settings.flow_weight > 0.0:
+            noise, tau = self._draw(x, position)
+            every = settings.flow_every
+            # The images of a global batch that are taken do not depend on how it is split, if its parts are multiples.
+            x, noise, tau = x[::every], noise[::every], tau[::every]
+            read = self.velocity if auxiliary.reads_views else ReadVelocity(self.velocity, settings.block)
+            flow = self.criterion(read, x, noise=noise, tau=tau)
+            self._note("flow_loss", flow, len(x))
+            parts.append(settings.flow_weight * flow)
+        if auxiliary.reads_views:
+            second = auxiliary.compare_views(
+                self.velocity, self.ema.module, views, position, self.share(len(views[0]) if views else 0)
+            )
+        else:
+            assert isinstance(read, ReadVelocity)
+            assert read.activation is not None
+            second = auxiliary.read_flow(read.activation, x.mul(0.5).add(0.5))
+        self._note("auxiliary_loss", second, len(x))
+        parts.append(settings.weight * second)
+        return torch.stack(parts).sum()
+
+    def _note(self, name: str, value: Tensor, batch: int) -> None:
+        if self._trainer is not None:
+            self.log(name, value.detach(), batch_size=batch)
+
+    def trained_modules(self) -> list[nn.Module]:
+        """The velocity network, and the head of the auxiliary loss."""
+        return [self.velocity] if self.auxiliary is None else [self.velocity, self.auxiliary.head]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimiser step, after which everything that is averaged follows."""
+        super().optimizer_step(*args, **kwargs)
+        if self.auxiliary is not None:
+            self.auxiliary.follow()
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The held-out loss, for Trainers that validate."""
@@ -229,6 +280,7 @@ def prg_from_recipe(
         ode=method.ode,
         feature=method.feature,
         augment=method.augment,
+        auxiliary=method.auxiliary,
         optimization=optimization,
         seed=seed,
     )

@@ -390,8 +390,10 @@ def relabelled(label: int) -> ImageSet:
     ("options", "message"),
     [
         ({"preset": "mea"}, "no preset 'mea': allowed are shared, prg, mae; did you mean 'mae'"),
-        ({"mode": "half"}, "allowed are head, partial, full"),
+        ({"mode": "half"}, "allowed are head, partial, lora, full"),
         ({"mode": "head", "blocks": ["network"]}, "the mode is 'head'"),
+        ({"mode": "lora"}, "'lora' and an adapter go together"),
+        ({"ema_decay": 1.0}, r"ema_decay is 1\.0"),
         ({"mode": "partial"}, r"network\.stem, network\.layers\.0, network\.layers\.1"),
         ({"mode": "partial", "blocks": ["network.layer.1"]}, r"in 'network\.layer\.1'; near are network\.layers\.1"),
         ({"mode": "partial", "blocks": ["network.layers.10"]}, r"near are network\.layers\.1"),

@@ -1,0 +1,167 @@
+"""A second loss on one block of the velocity network, so that one network generates and represents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightly.models.utils import update_momentum
+from torch import Tensor, nn
+
+from lightly_prg.activations import hooked_outputs
+from lightly_prg.features import activation
+from lightly_prg.flow import Path
+from lightly_prg.methods.alignment import Alignment, Teacher
+from lightly_prg.methods.dispersive import dispersive_loss
+from lightly_prg.methods.view_losses import ViewLoss, projection_head
+from lightly_prg.pooling import pool
+from lightly_prg.randomness import generator_for
+from lightly_prg.recipe import AuxiliaryRecipe
+from lightly_prg.recipe_auxiliary import ON_VIEWS
+from lightly_prg.views import simclr_views
+
+
+class Auxiliary(nn.Module):
+    """Whatever shapes an activation beside the flow-matching loss, with all its own weights.
+
+    Args:
+        settings: Which loss, where, how strong.
+        velocity: The velocity network, which is not kept.
+        path: Its path.
+        input_shape: ``(C, H, W)``.
+        decay: Of the averaged head, for losses with a teacher of their own.
+
+    Attributes:
+        head: What stands between the activation and the loss; it is trained and then thrown away.
+        reads_views: Whether the loss compares two views; otherwise it reads what the flow computes.
+
+    Raises:
+        ValueError: If the network has no such block.
+        UserError: If the teacher cannot be had.
+    """
+
+    head: nn.Module
+
+    def __init__(
+        self,
+        settings: AuxiliaryRecipe,
+        velocity: nn.Module,
+        path: Path,
+        input_shape: tuple[int, ...],
+        *,
+        decay: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.settings, self.path, self.seed = settings, path, seed
+        self.reads_views = settings.loss in ON_VIEWS
+        with torch.no_grad():
+            read = self._activation(velocity, torch.full((1,), path.tau_min), torch.zeros(1, *input_shape))
+        self.criterion = ViewLoss(settings) if self.reads_views else None
+        self.teacher = Teacher(settings, input_shape) if settings.loss == "align" else None
+        self.head = nn.Identity()
+        if self.reads_views:
+            self.head = projection_head(settings, pool(read, settings.pool).shape[1])
+        elif self.teacher is not None:
+            if read.ndim != 4:
+                raise ValueError(f"Block {settings.block!r} gives {tuple(read.shape)}; alignment needs (B, C, h, w).")
+            self.head = Alignment(read.shape[1], settings.projection.hidden, self.teacher.dimension)
+        self.decay = decay
+        self.averaged_head: nn.Module | None = None
+        if self.criterion is not None and self.criterion.needs_teacher:
+            # Built anew: weight normalisation, which DINO's head has, cannot be copied.
+            self.averaged_head = projection_head(settings, pool(read, settings.pool).shape[1])
+            self.averaged_head.load_state_dict(self.head.state_dict())
+            self.averaged_head.requires_grad_(False)
+
+    def make_views(
+        self, images: Tensor, *, generator: torch.Generator, global_batch: int | None, first: int
+    ) -> list[Tensor]:
+        """The two strong views in [-1, 1], or none where the loss needs none."""
+        if not self.reads_views:
+            return []
+        options = self.settings.views.model_dump()
+        views = simclr_views(images, generator=generator, global_batch=global_batch, first=first, **options)
+        return [view.mul_(2).sub_(1) for view in views]
+
+    def compare_views(
+        self, velocity: nn.Module, averaged: nn.Module, views: Sequence[Tensor], position: int, share: tuple[int, slice]
+    ) -> Tensor:
+        """The loss of two views, which run through the network as far as the block and no further.
+
+        Args:
+            velocity: The network in training.
+            averaged: That of its averaged weights, the teacher of DINO.
+            views: Two, each ``(B, C, H, W)``, normalised.
+            position: Batches since the beginning; decides noise and tau.
+            share: Size of the global batch and this process's part of it.
+        """
+        if len(views) != 2:
+            raise ValueError(f"{self.settings.loss} compares two views of each image; the batch has {len(views)}.")
+        assert self.criterion is not None
+        x, tau = self._carry(torch.cat(list(views)), position, share)
+        projections = self.head(self._pooled(velocity, tau, x))
+        teacher = None
+        if self.averaged_head is not None:
+            with torch.no_grad():
+                teacher = self.averaged_head(self._pooled(averaged, tau, x))
+        loss: Tensor = self.criterion(projections, teacher)
+        return loss
+
+    def _carry(self, x: Tensor, position: int, share: tuple[int, slice]) -> tuple[Tensor, Tensor]:
+        """Two views ``(2 B, C, H, W)`` to random positions near the data, with noise drawn for the global batch."""
+        low, high = (min(max(end, self.path.tau_min), self.path.tau_max) for end in self.settings.tau)
+        if high <= self.path.tau_min:
+            return x, x.new_full((len(x),), self.path.tau_min)
+        total, mine = share
+        generator = generator_for(self.seed, "auxiliary", position, device=x.device)
+        tau = torch.rand(2, total, generator=generator, device=x.device)[:, mine].flatten() * (high - low) + low
+        noise = torch.randn((2, total, *x.shape[1:]), generator=generator, device=x.device)[:, mine].flatten(0, 1)
+        return self.path.interpolate(x, noise, tau).contiguous(memory_format=torch.channels_last), tau
+
+    def _pooled(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
+        return pool(self._activation(velocity, tau, x).float(), self.settings.pool)
+
+    def _activation(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
+        return activation(velocity, tau, x, self.settings.block)
+
+    def read_flow(self, activations: Tensor, images: Tensor) -> Tensor:
+        """The loss of what the flow computed on its own batch.
+
+        Args:
+            activations: Of the block at the noised images, ``(B, ...)``.
+            images: The clean ones ``(B, C, H, W)`` in [0, 1].
+        """
+        if self.teacher is None:
+            return dispersive_loss(activations, temperature=self.settings.temperature)
+        loss: Tensor = self.head(activations, self.teacher(images))
+        return loss
+
+    def follow(self) -> None:
+        """Moves the averaged head, after an optimiser step."""
+        if self.averaged_head is not None:
+            update_momentum(self.head, self.averaged_head, m=self.decay)
+
+
+class ReadVelocity:
+    """A velocity network that keeps one block's activation of its last evaluation, at no further cost.
+
+    Attributes:
+        activation: The block's output.
+    """
+
+    def __init__(self, velocity: nn.Module, block: str) -> None:
+        self.velocity, self.block = velocity, block
+        self.activation: Tensor | None = None
+
+    def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the network."""
+        output: Any
+        if hasattr(self.velocity, "block_names"):
+            output, found = self.velocity(tau, x, return_blocks=(self.block,))
+        else:
+            output, found = hooked_outputs(self.velocity, (self.block,), tau, x)
+        self.activation = found[self.block]
+        velocity: Tensor = output
+        return velocity

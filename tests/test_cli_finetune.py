@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightly_prg import load
+from lightly_prg.cli import main
+from lightly_prg.recipe import load_recipe
+from lightly_prg.train import train
+
+QUICK = ["--labels", "2", "--epochs", "1", "--lr", "1e-3", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    overrides = ["train.epochs=1", "method.backbone.channels=8", "data.train_size=200", "train.accelerator=cpu"]
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    train(load_recipe("quickstart", [*overrides, "train.precision=32", "train.ema_decay=0"]), out=folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightly_prg.flow_comparison.STEPS", 2)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["lightly-prg", *arguments])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_keys_and_options__reach_the_fine_tuning(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tuned"
+    keys = ["feature.source=state", "feature.tau=[0.5,1.0]", "ode.steps=4", "lora.rank=1"]
+    options = ["--mode", "lora", "--ema-decay", "0.9", "--beta", "0.1", *QUICK, "--out", str(out)]
+    code, printed, error = call(monkeypatch, capsys, "finetune", str(run), *keys, *options)
+    assert code == 0, error
+    assert "4 NFE" in printed
+    assert "round-trip error of the flow" in printed
+    encoder: Any = load(out)
+    assert encoder.feature.taus == (0.5, 1.0)
+    chosen: Any = load_recipe(out).eval.finetune
+    assert (chosen.mode, chosen.lora.rank, chosen.ema_decay, chosen.beta) == ("lora", 1, 0.9, 0.1)
+
+    code, printed, error = call(monkeypatch, capsys, "classify", str(out), "ode.steps=8", "ode.solver=heun2")
+    assert code == 0, error
+    assert "4 NFE" in printed
+    assert "16 NFE" in printed
+    assert "cosine of the features" in printed
+    (file,) = out.glob("eval/classify-*.json")
+    assert json.loads(file.read_text())["changed"]["ode"]["steps"] == 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["finetune", "RUN", "feature.sauce=state", *QUICK], "did you mean 'source'"),
+        (["finetune", "RUN", "loar.rank=4", *QUICK], "did you mean 'lora'"),
+        (["classify", "RUN"], "holds no fine-tuned model"),
+        (["classify", "RUN", "feature.tau=0.5"], "The feature belongs to the trained head"),
+    ],
+)
+def test_mistakes__end_in_a_sentence(
+    arguments: list[str],
+    message: str,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, error = call(monkeypatch, capsys, *(str(run) if part == "RUN" else part for part in arguments))
+    assert code != 0
+    assert message in " ".join(error.split())
+    assert "Traceback" not in error
