@@ -33,3 +33,18 @@ def test_memory__grows_with_the_batch_but_not_the_weights() -> None:
     activations = (many - one) / 100
     assert one == pytest.approx(20 * estimate(small, info).parameters + activations)
     assert activations > 1e5
+
+
+def test_joint_training__counts_a_part_of_the_flow_and_two_views_up_to_the_block() -> None:
+    plain = load_recipe("cifar10_prg_joint_cpu", ["method.auxiliary=null"])
+    info = describe_data(plain.data)
+    whole = estimate(plain, info).training_macs
+    alone, joint = (
+        estimate(load_recipe("cifar10_prg_joint_cpu", [f"method.auxiliary.flow_weight={weight}"]), info).training_macs
+        for weight in (0, 1)
+    )
+    assert whole is not None
+    assert alone is not None
+    assert joint is not None
+    assert joint - alone == pytest.approx(whole / 4, rel=1e-6)
+    assert 0.4 < alone / whole < 0.6, "two views through the contracting half, about a quarter of the network each"

@@ -13,7 +13,7 @@ import pytest
 from lightly_prg.cli import main
 
 DOCS = Path(__file__).parents[1] / "docs"
-TUTORIALS = ("your_own_network", "your_own_images", "in_a_lightly_loop")
+TUTORIALS = ("your_own_network", "your_own_images", "your_own_generator", "in_a_lightly_loop")
 BLOCK = re.compile(r"^```(?P<language>\w+)(?: file=(?P<file>\S+))?\n(?P<content>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval import Embeddings, evaluate_knn, knn
+from lightly_prg.eval.feature_transform import Whitener, transform_features
+from lightly_prg.recipe import parse_recipe
 
 BACKENDS = pytest.mark.parametrize("backend", ["faiss", "torch"])
 ANGLES = np.radians([0.0, 10.0, 30.0, 170.0])
@@ -227,3 +234,70 @@ def test_bank__needs_labels_of_two_classes(make_blobs) -> None:
 def test_other_encoder__is_refused(make_blobs) -> None:
     with pytest.raises(ValueError, match="dimensions are 8 and 9"):
         evaluate_knn(make_blobs(5), make_blobs(5, dimension=9))
+
+
+class TestTransform:
+    def test_standardise__changes_the_neighbour_by_hand(self, make_embeddings) -> None:
+        # Mean 0, deviations 10 and 0.1: standardised, the bank is (1, 1) and (-1, -1). The query (1, -0.1) has a
+        # positive cosine with (10, 0.1), since the first feature is loud; standardised it is (0.1, -1), whose cosine
+        # with (1, 1) is negative.
+        bank, query = make_embeddings([[10, 0.1], [-10, -0.1]], [0, 1]), make_embeddings([[1, -0.1]], [1])
+        assert evaluate_knn(bank, query, k=1, ks=(1,), device="cpu").top1 == 0.0
+        assert evaluate_knn(bank, query, k=1, ks=(1,), transform="standardise", device="cpu").top1 == 100.0
+
+    @pytest.mark.parametrize("kind", ["standardise", "whiten"])
+    def test_transform__is_sklearns_fitted_on_the_bank(self, make_blobs, kind: str) -> None:
+        scale = np.geomspace(0.01, 100, 8).astype(np.float32)
+        bank, query = (
+            Embeddings(part.features * scale, part.labels, part.names, part.nfe, part.seconds)
+            for part in (make_blobs(40, classes=5, spread=2.0), make_blobs(20, classes=5, spread=2.0, seed=1))
+        )
+        model = StandardScaler() if kind == "standardise" else PCA(whiten=True)
+        model.fit(bank.features.astype(np.float64))
+        by_hand = [
+            Embeddings(
+                model.transform(part.features.astype(np.float64)).astype(np.float32), part.labels, part.names, 3, 1
+            )
+            for part in (bank, query)
+        ]
+        transformed = transform_features(kind, bank.features, query.features, ridge=0.0)
+        for ours, theirs in zip(transformed, by_hand, strict=True):  # directions may have the other sign
+            np.testing.assert_allclose(ours @ ours.T, theirs.features @ theirs.features.T, rtol=1e-3, atol=1e-3)
+        result = evaluate_knn(bank, query, k=10, ks=(3, 30), transform=kind, device="cpu")
+        assert result.options == {"k": 10, "ks": [3, 10, 30], "temperature": 0.07, "transform": kind}
+        plain = evaluate_knn(bank, query, k=10, ks=(3, 30), device="cpu")
+        assert result.by_k != plain.by_k
+        if kind == "standardise":
+            assert result.by_k == evaluate_knn(*by_hand, k=10, ks=(3, 30), device="cpu").by_k
+
+    @pytest.mark.parametrize("rows", [200, 12])
+    def test_whitened_bank__is_uncorrelated_and_of_variance_one(self, rows: int) -> None:
+        generator = np.random.default_rng(0)
+        features = generator.normal(size=(rows, 20)) @ np.diag(np.geomspace(1, 3, 20)) @ generator.normal(size=(20, 20))
+        features = features.astype(np.float32) + 7
+        white = Whitener.of(features, ridge=0.0)(features)
+        assert white.shape == (rows, min(20, rows - 1))  # 12 samples about their mean span 11 directions
+        np.testing.assert_allclose(np.cov(white.T), np.eye(white.shape[1]), atol=2e-3)
+        np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-3)
+
+    def test_ridge__by_hand(self) -> None:
+        # Variances 4 and 1 (N - 1), mean 2.5: the ridge 0.4 adds 1 to each.
+        features = np.array([[2, 0], [-2, 0], [0, 1], [0, -1], [0, 0]], dtype=np.float32) * np.float32(2**0.5)
+        white = Whitener.of(features, ridge=0.4)(features)
+        np.testing.assert_allclose(sorted(np.var(white, axis=0, ddof=1)), [1 / 2, 4 / 5], rtol=1e-6)
+
+    def test_constant_features__are_no_nan(self, make_embeddings) -> None:
+        bank, query = make_embeddings(np.full((30, 4), 3.0), [1] * 20 + [0] * 10), make_embeddings([[3.0] * 4], [1])
+        for kind in ("standardise", "whiten"):
+            assert evaluate_knn(bank, query, k=10, ks=(10,), transform=kind, device="cpu").top1 == 100.0
+
+    def test_unknown__is_refused(self, make_blobs) -> None:
+        with pytest.raises(UserError, match=r"'zca'.*none, standardise, whiten"):
+            evaluate_knn(make_blobs(4), make_blobs(4), transform="zca")
+
+    def test_recipe__of_no_choice_keeps_its_hash(self) -> None:
+        recipe = parse_recipe("name: x\ndata: {name: digits}\nmethod: {name: simclr}\n")
+        other = parse_recipe(recipe.to_yaml(), overrides=["eval.knn.transform=whiten"])
+        content = json.loads(json.dumps(recipe.model_dump(mode="json")))
+        assert content["eval"]["knn"].pop("transform") == "none"
+        assert parse_recipe(yaml.safe_dump(content)).sha256() == recipe.sha256() != other.sha256()

@@ -14,7 +14,7 @@ from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.methods import PRG
 from lightly_prg.methods.method import Method
-from lightly_prg.recipe import Recipe, parse_recipe
+from lightly_prg.recipe import AuxiliaryRecipe, PRGRecipe, Recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
 from lightly_prg.training.batches import BatchStream
@@ -48,20 +48,23 @@ def die_at(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
     monkeypatch.setattr(Method, "training_step", step)
 
 
-BASELINES = {
+OTHERS = {
     "simclr": """{name: simclr, backbone: {depth: 9, width: 0.125}, projection: {hidden: 8, output: 4}}
 train: {epochs: 3, batch_size: 8, optimizer: sgd, lr: 0.1, warmup_epochs: 1, ema_decay: 0.9, precision: 32}""",
+    "joint": """{name: prg, ode: {steps: 1}, auxiliary: {loss: dino, flow_every: 2, projection: {hidden: 8, output: 4}},
+  backbone: {name: unet, channels: 8, multipliers: [1, 2], blocks: 1, attention: [], middle_attention: false}}
+train: {epochs: 3, batch_size: 8, lr: 1.0e-3, warmup_epochs: 1, ema_decay: 0.9, precision: 32}""",
     "mae": """{name: mae, backbone: {patch_size: 2, width: 16, depth: 2, heads: 2}, decoder: {width: 8, heads: 2}}
 train: {epochs: 3, batch_size: 8, betas: [0.9, 0.95], weight_decay: 0.05, warmup_epochs: 1, precision: 32}""",
 }
 
 
-@pytest.mark.parametrize("method", BASELINES)
-def test_baselines__killed_and_resumed_equal_uninterrupted(
+@pytest.mark.parametrize("method", OTHERS)
+def test_other_losses__killed_and_resumed_equal_uninterrupted(
     tmp_path: Path, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Batch statistics, views, masks and momentum are part of the state or of the step."""
-    recipe = parse_recipe(f"name: tiny\ndata: {{name: digits}}\nmethod: {BASELINES[method]}")
+    recipe = parse_recipe(f"name: tiny\ndata: {{name: digits}}\nmethod: {OTHERS[method]}")
     whole = train(recipe, out=tmp_path / "whole", data=tiny_splits)
     with monkeypatch.context() as patch:
         die_at(patch, 8)
@@ -224,3 +227,15 @@ class TestBatchStream:
         whole = list(BatchStream(13, batch_size=4, epochs=2, seed=1))
         parts = [list(BatchStream(13, batch_size=4, epochs=2, seed=1, rank=r, processes=2)) for r in (0, 1)]
         assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+def test_auxiliary_of_weight_zero__is_plain_prg_to_the_last_bit(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits
+) -> None:
+    assert isinstance(tiny_recipe.method, PRGRecipe)
+    plain = train(tiny_recipe, out=tmp_path / "plain", data=tiny_splits)
+    silent = AuxiliaryRecipe(weight=0.0, flow_every=2)
+    method = tiny_recipe.method.model_copy(update={"auxiliary": silent})
+    other = train(tiny_recipe.model_copy(update={"method": method}), out=tmp_path / "other", data=tiny_splits)
+    assert plain.weights_file.read_bytes() == other.weights_file.read_bytes()
+    assert same(weights(plain), weights(other))

@@ -1,0 +1,166 @@
+"""Which frozen feature of a flow is worth what: states along the path, blocks on it, blocks at noised images, controls.
+
+    python eval/experiments/frozen_features.py runs/a runs/b runs/c --out eval/results/frozen_features
+
+For every run, the block and tau are chosen on validation images (``lightly_prg.scan``). Then everything is judged once
+on test images: k-NN (k = 20) and linear probe, on the same stratified draw of training images. A cell that is there is
+not computed again. The summary takes mean and standard deviation over the runs of each data set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lightly_prg.console import Console
+from lightly_prg.eval import Embeddings, embed, evaluate_knn, evaluate_linear
+from lightly_prg.evaluation import EncoderName, Evaluation
+from lightly_prg.feature_cells import Row
+from lightly_prg.feature_grid import GridEncoder
+from lightly_prg.files import write_json, write_text
+from lightly_prg.image_set import ImageSet
+from lightly_prg.run import Run, versions
+from lightly_prg.scan import scan
+from lightly_prg.scan_features import ScanImages, read_group, rows_of
+from lightly_prg.scan_scores import ScannedCell
+from lightly_prg.splits import split_training
+
+TAUS = tuple(tenth / 10 for tenth in range(11))
+SEVERAL = (0.0, 0.1, 0.2, 0.4)
+CONTROLS: tuple[EncoderName, ...] = ("raw_pixels", "pca")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line, measures what is missing and writes the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="trained PRG runs, one for each seed and data set")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--train", type=int, default=10000, help="training images, drawn by class")
+    parser.add_argument("--test", type=int, default=5000, help="test images, drawn by class")
+    parser.add_argument("--steps", type=int, default=10, help="Euler steps from data to noise")
+    parser.add_argument("--root", help="where the data lie, if not where the recipes say")
+    options = parser.parse_args(arguments)
+    for folder in options.runs:
+        path = options.out / f"{folder.name}.json"
+        if not path.is_file():
+            write_json(path, measure(folder, options))
+    summarise(options.out, " ".join(["python eval/experiments/frozen_features.py", *sys.argv[1:]]))
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All rows of one run."""
+    evaluation = Evaluation(Run.open(folder), root=options.root, console=Console())
+    chosen = {noised: scan(evaluation, sources=("block",), noised=noised).chosen for noised in (False, True)}
+    bank, judged = (
+        _draw(evaluation.images(split), count, evaluation.run.recipe.seed)
+        for split, count in (("train", options.train), ("test", options.test))
+    )
+    rows = []
+    images = ScanImages(bank, judged, "test")
+    for name, feature, train, test in _features(evaluation, chosen, images, options.steps):
+        rows.append({"row": name, "feature": feature, **_judge(train, test, evaluation)})
+        evaluation.console.say(f"{name}: k-NN {rows[-1]['knn']:.1f}, linear {rows[-1]['linear']:.1f}")
+    return {
+        "run": folder.name,
+        "data": evaluation.run.recipe.data.name,
+        "seed": evaluation.run.recipe.seed,
+        "split": "test",
+        "num_train": len(bank),
+        "num_test": len(judged),
+        "training": evaluation.description["training"],
+        "rows": rows,
+        "versions": versions(),
+    }
+
+
+def _features(
+    evaluation: Evaluation, chosen: Mapping[bool, ScannedCell], images: ScanImages, steps: int
+) -> Iterator[tuple[str, dict[str, Any], Embeddings, Embeddings]]:
+    embedding: dict[str, Any] = {"batch_size": evaluation.run.recipe.eval.batch_size, "device": str(evaluation.target)}
+    assert images.judged is not None
+    for control in CONTROLS:
+        encoder = evaluation.encoder(control)
+        yield control, {}, embed(encoder, images.bank, **embedding), embed(encoder, images.judged, **embedding)
+    block, at_noise = (chosen[noised] for noised in (False, True))
+    random_network: Any = evaluation.encoder("random_network")
+    cells = [
+        ("best block", evaluation.trained, block, block.tau, False),
+        ("its block at several tau", evaluation.trained, block, SEVERAL, False),
+        ("best block, noised image", evaluation.trained, at_noise, at_noise.tau, True),
+        ("best block, random network", random_network, block, block.tau, False),
+    ]
+    for name, encoder, cell, taus, noised in cells:
+        grid = GridEncoder(
+            encoder, (Row("block", cell.block, cell.pool),), taus=taus, noised=noised, seed=evaluation.run.recipe.seed
+        )
+        *_, last = read_group(grid, grid.rows, images, **embedding)  # of several taus, all together come last
+        assert last.judged is not None
+        yield name, {"block": cell.block, "tau": list(taus), "pool": cell.pool}, last.bank, last.judged
+    (state,) = rows_of(evaluation.trained, sources=("state",))
+    grid = GridEncoder(evaluation.trained, (state,), taus=TAUS, steps=steps)
+    for found in read_group(grid, grid.rows, images, **embedding):
+        if len(found.cell.taus) == 1:
+            assert found.judged is not None
+            (tau,) = found.cell.taus
+            yield f"state, tau {tau:g}", {"tau": tau, "pool": state.pool}, found.bank, found.judged
+
+
+def _judge(train: Embeddings, test: Embeddings, evaluation: Evaluation) -> dict[str, Any]:
+    classes, seed = evaluation.splits.train.num_classes, evaluation.run.recipe.seed
+    linear = evaluate_linear(train, test, seed=seed, num_classes=classes, device=str(evaluation.target))
+    return {
+        "knn": evaluate_knn(train, test, num_classes=classes).top1,
+        "linear": linear.top1,
+        "embedding_dim": train.embedding_dim,
+        "nfe": train.nfe,
+    }
+
+
+def _draw(images: ImageSet, count: int, seed: int) -> ImageSet:
+    if count >= len(images):
+        return images
+    rows, _ = split_training(images.labels, validation_fraction=0.0, train_size=count, seed=seed)
+    return images.subset(rows)
+
+
+def summarise(out: Path, command: str) -> None:
+    """Writes ``summary.md``: for every data set the mean and standard deviation over its runs."""
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    about: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(out.glob("*.json")):
+        result = json.loads(path.read_text())
+        about[result["data"]].append(result)
+        for row in result["rows"]:
+            cells[result["data"], row["row"]].append(row)
+    lines = [f"Made by `{command}`.", ""]
+    for data, results in about.items():
+        seeds = ", ".join(str(result["seed"]) for result in results)
+        lines += [
+            f"## {data}",
+            "",
+            f"Seeds {seeds}; {results[0]['num_train']} training and {results[0]['num_test']} test images; mean ± "
+            "standard deviation over the seeds.",
+            "",
+            "| feature | k-NN | linear | dim | NFE |",
+            "|---|---|---|---|---|",
+        ]
+        for (name, row), found in cells.items():
+            if name == data:
+                knn, linear = (_spread([cell[key] for cell in found]) for key in ("knn", "linear"))
+                lines.append(f"| {row} | {knn} | {linear} | {found[0]['embedding_dim']} | {found[0]['nfe']:g} |")
+        lines.append("")
+    write_text(out / "summary.md", "\n".join(lines))
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()

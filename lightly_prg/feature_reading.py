@@ -1,0 +1,133 @@
+"""One network evaluation at one position of the path, and everything that is read from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lightly_prg.activations import hooked_outputs
+from lightly_prg.eval.embed import evaluation_mode
+from lightly_prg.features import PRGEncoder
+from lightly_prg.flow import CountedVelocity, Path, Velocity
+from lightly_prg.models import VelocityNetwork
+from lightly_prg.network_encoder import NetworkEncoder
+
+
+def read_position(
+    counted: CountedVelocity, tau: float, state: Tensor, path: Path, sources: Collection[str], blocks: Sequence[str]
+) -> dict[str, Tensor]:
+    """State, velocity, denoised image and blocks at one tau, by name, from one evaluation of the network at most.
+
+    Args:
+        counted: The velocity network, with a counter to which the evaluation is added.
+        tau: Position on the path.
+        state: ``(B, C, H, W)``.
+        path: The path of the network.
+        sources: Some of ``state``, ``velocity``, ``denoised``.
+        blocks: Names of blocks.
+
+    Returns:
+        ``{source or block: tensor}``, as ``extract_features`` reads each alone.
+    """
+    found = {"state": state} if "state" in sources else {}
+    wanted = {"velocity", "denoised"} & set(sources)
+    if not wanted and not blocks:
+        return found
+    position = torch.tensor(tau, dtype=state.dtype, device=state.device)
+    counted.evaluations += 1
+    velocity, activations = velocity_and_blocks(counted.velocity, position, state, blocks, whole=bool(wanted))
+    if "velocity" in wanted:
+        found["velocity"] = velocity
+    if "denoised" in wanted:
+        found["denoised"] = path.convert(
+            state, velocity.to(state.dtype), position, source="velocity", target="denoised"
+        )
+    return found | activations
+
+
+def velocity_and_blocks(
+    velocity: Velocity, tau: Tensor, x: Tensor, blocks: Sequence[str], *, whole: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The velocity and named activations, from one run of the network.
+
+    Args:
+        velocity: The network ``(tau, x) -> dx/dtau``.
+        tau: Position, 0-d.
+        x: State, ``(B, C, H, W)``.
+        blocks: Names of blocks.
+        whole: Whether the velocity is needed; without it networks of ours stop at the last block, and what stands for
+            the velocity means nothing.
+
+    Raises:
+        ValueError: If the network is no module or has no block of such a name.
+    """
+    if not blocks:
+        return velocity(tau, x), {}
+    if hasattr(velocity, "activations") and not whole:
+        return x, velocity.activations(tau, x, tuple(blocks))
+    if isinstance(velocity, VelocityNetwork):
+        output, found = velocity(tau, x, tuple(blocks))
+        return output, found
+    if hasattr(velocity, "activations"):
+        return velocity(tau, x), velocity.activations(tau, x, tuple(blocks))
+    if not isinstance(velocity, nn.Module):
+        raise ValueError("A feature of source 'block' needs an nn.Module, whose named_modules() name the blocks.")
+    return hooked_outputs(velocity, blocks, tau, x)
+
+
+def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str], *, output: bool) -> dict[str, Tensor]:
+    """Blocks and output of a network that is run once, by name: ``output`` for its own.
+
+    A network with ``activations`` of its own is run a second time for its output, since what those are to be read from
+    is its own business.
+
+    Args:
+        encoder: The network with its normalisation.
+        images: Floats in [0, 1], ``(B, C, H, W)``.
+        blocks: Names of blocks.
+        output: Whether the network's own output is wanted.
+    """
+    x = (images - encoder.mean) / encoder.std
+    if encoder.resize is not None and x.shape[-1] != encoder.resize:
+        x = F.interpolate(x, size=(encoder.resize, encoder.resize), mode="bicubic", antialias=True)
+    network: Any = encoder.network
+    if not blocks:
+        return {"output": network(x)}
+    if hasattr(network, "activations"):
+        found: dict[str, Tensor] = dict(network.activations(x, tuple(blocks)))
+        return {**found, "output": network(x)} if output else found
+    whole, found = hooked_outputs(network, blocks, x)
+    return {**found, "output": whole} if output else found
+
+
+def readable_blocks(encoder: PRGEncoder | NetworkEncoder) -> tuple[str, ...]:
+    """Names of the blocks that are worth reading, from input to output.
+
+    Those that the network names itself (``block_names``); of any other module its children with parameters, where a
+    sequence or list stands for its elements, as far as they give a tensor of two to four dimensions.
+    """
+    network = encoder.velocity if isinstance(encoder, PRGEncoder) else encoder.network
+    named = getattr(network, "block_names", None)
+    if named is not None:
+        return tuple(named)
+    if not isinstance(network, nn.Module):
+        return ()
+    candidates = []
+    for name, child in network.named_children():
+        children = {f"{name}.{key}": value for key, value in child.named_children()}
+        parts = children if isinstance(child, nn.Sequential | nn.ModuleList) and len(children) > 1 else {name: child}
+        candidates += [key for key, part in parts.items() if any(True for _ in part.parameters())]
+    assert encoder.input_shape is not None
+    image = torch.zeros(1, *encoder.input_shape, device=encoder.mean.device)
+    with torch.no_grad(), evaluation_mode(encoder, image.device):
+        if isinstance(encoder, PRGEncoder):
+            inputs: tuple[Tensor, ...] = (torch.tensor(encoder.path.tau_max, device=image.device), image)
+        else:
+            size = encoder.resize if encoder.resize is not None else image.shape[-1]
+            inputs = (image.new_zeros(1, image.shape[1], size, size),)
+        _, found = hooked_outputs(network, candidates, *inputs, missing_ok=True)
+    return tuple(name for name in candidates if name in found and found[name].ndim in (2, 3, 4))
