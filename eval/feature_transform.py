@@ -46,7 +46,7 @@ class Whitener:
         """
         rows, columns = features.shape
         values, vectors = np.linalg.eigh(second_moment(features, centre=True))
-        kept = values > rounding_level(values)
+        kept = values > rounding_level(values, features.dtype)
         values, vectors = values[kept], vectors[:, kept]
         mean = feature_mean(features)
         if not kept.any():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lightly_prg.eval.spectrum import eigenvalues, second_moment
+from lightly_prg.eval.spectrum import eigenvalues
 
 POWER_LAW_RANKS = (3, 100)
 """The eigenvalues that alpha-ReQ fits: from the third to the hundredth. The first few stand for the mean brightness and
@@ -37,7 +37,7 @@ def rankme(features: npt.NDArray[np.floating]) -> float:
         >>> round(rankme(np.eye(8)), 6)
         8.0
     """
-    singular = np.sqrt(eigenvalues(second_moment(features, centre=False)))
+    singular = np.sqrt(eigenvalues(features, centre=False))
     if not singular.any():
         return 0.0
     shares = singular[singular > 0] / singular.sum()
@@ -66,7 +66,7 @@ def alpha_req(features: npt.NDArray[np.floating], *, ranks: tuple[int, int] = PO
         ValueError: If there is no feature.
         FloatingPointError: If a feature is not finite.
     """
-    spectrum = eigenvalues(second_moment(features, centre=True))
+    spectrum = eigenvalues(features, centre=True)
     first, last = ranks
     rank = np.arange(1, len(spectrum) + 1)
     used = (rank >= first) & (rank <= last) & (spectrum > 0)

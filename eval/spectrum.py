@@ -49,15 +49,21 @@ def second_moment(features: npt.NDArray[np.floating], *, centre: bool) -> Matrix
     return result
 
 
-def eigenvalues(moment: Matrix) -> Matrix:
-    """Eigenvalues of a second moment in descending order; those that are rounding alone are set to 0."""
-    values = np.linalg.eigvalsh(moment)[::-1]
-    return np.where(values > rounding_level(values), values, 0.0)
+def eigenvalues(features: npt.NDArray[np.floating], *, centre: bool) -> Matrix:
+    """Eigenvalues of the second moment of features in descending order; those that are rounding alone are set to 0."""
+    values = np.linalg.eigvalsh(second_moment(features, centre=centre))[::-1]
+    return np.where(values > rounding_level(values, features.dtype), values, 0.0)
 
 
-def rounding_level(values: Matrix) -> float:
-    """Below this an eigenvalue of a second moment is rounding."""
-    return float(len(values) * np.finfo(np.float64).eps * values.max(initial=0.0))
+def rounding_level(values: Matrix, dtype: npt.DTypeLike) -> float:
+    """Below this an eigenvalue of a second moment is rounding: its own in float64, or that of the features.
+
+    Args:
+        values: All eigenvalues.
+        dtype: Of the features, whose rounding errors enter squared.
+    """
+    relative = max(np.finfo(np.float64).eps, np.finfo(np.dtype(dtype)).eps ** 2)
+    return float(len(values) * relative * values.max(initial=0.0))
 
 
 def chunk_slices(length: int, other: int) -> Iterator[slice]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lightly_prg.eval.embed import evaluation_mode
 from lightly_prg.feature_cells import Cell, Row, even_steps, places_on, steps_to
-from lightly_prg.feature_reading import read_network, read_position
+from lightly_prg.feature_reading import Reading, read_network, read_position
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, encode
 from lightly_prg.image_noise import noise_of_images
@@ -84,7 +84,7 @@ class GridEncoder(nn.Module):
         parts: dict[Row, list[Tensor]] = {row: [] for row in self.rows}
         for values in self._positions(images):
             for row, part in parts.items():
-                part.append(pool(values[row.name].float(), row.pool))
+                part.append(pool(values.of(row.source, row.block).float(), row.pool))
         return torch.cat([value for part in parts.values() for value in part], dim=1)
 
     @property
@@ -136,8 +136,8 @@ class GridEncoder(nn.Module):
         share = 1.0 if self.encoder.ode.solver == "dopri5" else cell.steps / self.steps
         return round(solving * share + readings, 2)
 
-    def _positions(self, images: Tensor) -> Iterator[Mapping[str, Tensor]]:
-        """Yields what is read at one tau after the other, by name."""
+    def _positions(self, images: Tensor) -> Iterator[Reading]:
+        """Yields what is read at one tau after the other."""
         blocks = tuple(dict.fromkeys(row.block for row in self.rows if row.block is not None))
         sources = {row.source for row in self.rows}
         self._images += len(images)
@@ -170,7 +170,7 @@ class GridEncoder(nn.Module):
             atol=ode.atol,
         )
 
-    def _one_image(self) -> Mapping[str, Tensor]:
+    def _one_image(self) -> Reading:
         """What is read of a black image at the first tau; the whole path is run."""
         assert self.input_shape is not None, "The size of the images is not known: give the encoder input_shape."
         image = torch.zeros(1, *self.input_shape, device=self.encoder.mean.device)
@@ -184,6 +184,6 @@ class GridEncoder(nn.Module):
         self._evaluations = self._images = 0
         for row in self.rows:
             try:
-                self._widths[row] = pool(values[row.name].float(), row.pool).shape[1]
+                self._widths[row] = pool(values.of(row.source, row.block).float(), row.pool).shape[1]
             except ValueError as error:
                 self.skipped[row] = str(error)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +18,27 @@ from lightly_prg.models import VelocityNetwork
 from lightly_prg.network_encoder import NetworkEncoder
 
 
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What was read of a batch at one position.
+
+    Attributes:
+        sources: ``{source: tensor}`` for what is no block.
+        blocks: ``{block: tensor}``.
+    """
+
+    sources: Mapping[str, Tensor]
+    blocks: Mapping[str, Tensor]
+
+    def of(self, source: str, block: str | None) -> Tensor:
+        """One of them."""
+        return self.sources[source] if block is None else self.blocks[block]
+
+
 def read_position(
     counted: CountedVelocity, tau: float, state: Tensor, path: Path, sources: Collection[str], blocks: Sequence[str]
-) -> dict[str, Tensor]:
-    """State, velocity, denoised image and blocks at one tau, by name, from one evaluation of the network at most.
+) -> Reading:
+    """State, velocity, denoised image and blocks at one tau, from one evaluation of the network at most.
 
     Args:
         counted: The velocity network, with a counter to which the evaluation is added.
@@ -31,12 +49,12 @@ def read_position(
         blocks: Names of blocks.
 
     Returns:
-        ``{source or block: tensor}``, as ``extract_features`` reads each alone.
+        Each as ``extract_features`` reads it alone.
     """
     found = {"state": state} if "state" in sources else {}
     wanted = {"velocity", "denoised"} & set(sources)
     if not wanted and not blocks:
-        return found
+        return Reading(found, {})
     position = torch.tensor(tau, dtype=state.dtype, device=state.device)
     counted.evaluations += 1
     velocity, activations = velocity_and_blocks(counted.velocity, position, state, blocks, whole=bool(wanted))
@@ -46,7 +64,7 @@ def read_position(
         found["denoised"] = path.convert(
             state, velocity.to(state.dtype), position, source="velocity", target="denoised"
         )
-    return found | activations
+    return Reading(found, activations)
 
 
 def velocity_and_blocks(
@@ -79,8 +97,8 @@ def velocity_and_blocks(
     return hooked_outputs(velocity, blocks, tau, x)
 
 
-def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str], *, output: bool) -> dict[str, Tensor]:
-    """Blocks and output of a network that is run once, by name: ``output`` for its own.
+def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str], *, output: bool) -> Reading:
+    """Blocks and, as the source ``output``, the output of a network that is run once.
 
     A network with ``activations`` of its own is run a second time for its output, since what those are to be read from
     is its own business.
@@ -96,12 +114,11 @@ def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str],
         x = F.interpolate(x, size=(encoder.resize, encoder.resize), mode="bicubic", antialias=True)
     network: Any = encoder.network
     if not blocks:
-        return {"output": network(x)}
+        return Reading({"output": network(x)}, {})
     if hasattr(network, "activations"):
-        found: dict[str, Tensor] = dict(network.activations(x, tuple(blocks)))
-        return {**found, "output": network(x)} if output else found
+        return Reading({"output": network(x)} if output else {}, network.activations(x, tuple(blocks)))
     whole, found = hooked_outputs(network, blocks, x)
-    return {**found, "output": whole} if output else found
+    return Reading({"output": whole} if output else {}, found)
 
 
 def readable_blocks(encoder: PRGEncoder | NetworkEncoder) -> tuple[str, ...]:

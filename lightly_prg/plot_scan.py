@@ -27,8 +27,8 @@ _GAP = 0.22  # before the blocks and before all taus together, in cells
 def plot_scan(result: Mapping[str, Any], path: Path) -> None:
     """Draws two heat maps side by side, rows from input to output, columns along the path; the best are framed.
 
-    Accuracies where labels are known, RankMe and alpha-ReQ where not. The colour of an accuracy goes by the logarithm
-    of the error, which tells the best apart without hiding the rest.
+    Accuracies where labels are known, RankMe and alpha-ReQ where not. The colour goes by the logarithm of the
+    error, of RankMe or of the distance from 1, which tells the best apart without hiding the rest.
 
     Args:
         result: The content of eval/scan.json; ``cells`` and ``rows`` are read.
@@ -42,7 +42,7 @@ def plot_scan(result: Mapping[str, Any], path: Path) -> None:
         raise ValueError("At least one cell is needed, got none.")
     labelled = any(cell["linear"] is not None for cell in cells)
     positions = sorted({tuple(cell["tau"]) for cell in cells}, key=lambda taus: (len(taus), taus))
-    rows = [(row["name"], row["pool"]) for row in result["rows"]]
+    rows = [(row["source"], row["name"], row["pool"]) for row in result["rows"]]
     measures = ("knn", "linear") if labelled else ("rankme", "alpha_req")
     tables = {measure: _table(cells, rows, positions, measure) for measure in measures}
     names = _row_names(rows)
@@ -95,17 +95,17 @@ def _draw_panel(axes: Axes, theme: Theme, table: Array, measure: str, x: Sequenc
 
 
 def _quality(table: Array, measure: str) -> Array:
-    """What the colour goes by; more is better."""
+    """What the colour goes by, more being better: logarithms, since what matters spans few points or decades."""
     if measure == "alpha_req":
-        return np.asarray(-np.abs(table - 1.0))
+        return np.asarray(-np.log(np.abs(table - 1.0) + 0.05))
     if measure == "rankme":
-        return table
+        return np.asarray(np.log(table + 1.0))
     return np.asarray(-np.log(100.0 - table + 0.5))  # half a point, so that no error at all is not infinitely far
 
 
 def _table(
     cells: Sequence[Mapping[str, Any]],
-    rows: Sequence[tuple[str, str]],
+    rows: Sequence[tuple[str, str, str]],
     positions: Sequence[tuple[float, ...]],
     measure: str,
 ) -> Array:
@@ -114,15 +114,16 @@ def _table(
         name = cell["block"] if cell["block"] is not None else cell["source"]
         value = cell[measure]
         if value is not None:
-            table[rows.index((name, cell["pool"])), positions.index(tuple(cell["tau"]))] = value
+            row = rows.index((cell["source"], name, cell["pool"]))
+            table[row, positions.index(tuple(cell["tau"]))] = value
     return table
 
 
-def _row_names(rows: Sequence[tuple[str, str]]) -> list[str]:
+def _row_names(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     """Names for readers: without what all have in common, and with the pool where it tells rows apart."""
-    several = len({name for name, _ in rows}) < len(rows)
-    short = {name: name.removeprefix("masked.vit.") for name, _ in rows}
-    return [f"{short[name]}  {pool}" if several else short[name] for name, pool in rows]
+    several = len({row[:2] for row in rows}) < len(rows)
+    short = [(name.removeprefix("masked.vit."), pool) for _, name, pool in rows]
+    return [f"{name}  {pool}" if several else name for name, pool in short]
 
 
 def _shades(theme: Theme) -> LinearSegmentedColormap:

@@ -165,6 +165,9 @@ def verdict(
     usable = [value for name in choices if (value := correlations[name][criterion]) is not None]
     strongest = max(usable, default=0.0)
     word = "predict it well" if strongest >= 0.7 else "predict it in part" if strongest >= 0.4 else "hardly predict it"
+    dimensions = correlations["embedding_dim"][criterion]
+    if dimensions is not None and strongest <= dimensions:
+        word += ", no better than counting dimensions does,"
     title = "k-NN" if criterion == "knn" else "linear"
     return (
         f"Without labels: the rank correlation with {title} accuracy over {cells} cells is {', '.join(told)}, so the "

@@ -29,7 +29,7 @@ from lightly_prg.recipe import parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
 from lightly_prg.scan_features import groups_of, images_of, rows_of
-from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, rank_correlations, ranking
+from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, rank_correlations, ranking, verdict
 from lightly_prg.train import train
 
 METHODS = {
@@ -419,3 +419,49 @@ def test_result__is_frozen_and_of_plain_values(evaluation: Evaluation) -> None:
     )
     with pytest.raises(AttributeError):
         result.criterion = "knn"  # type: ignore[misc]
+
+
+def test_verdict__says_what_the_correlations_say() -> None:
+    best, other = cell(linear=60.0), cell(linear=52.5)
+    choices = {"rankme": best, "alpha_req": other}
+
+    def told(rank: float, alpha: float | None, dimensions: float) -> str:
+        values = {"rankme": rank, "alpha_req": alpha, "embedding_dim": dimensions}
+        return verdict({name: {"linear": value} for name, value in values.items()}, choices, best, "linear", 7)
+
+    assert "predict it well here" in told(0.9, -0.1, 0.2)
+    assert "predict it in part, no better than counting dimensions does, here" in told(0.4, 0.5, 0.5)
+    assert "hardly predict it here" in told(0.3, None, -0.5)
+    assert "over 7 cells is RankMe +0.30, alpha-ReQ has none, the number of dimensions alone -0.50" in told(
+        0.3, None, -0.5
+    )
+    assert "RankMe's choice loses 0.0 points and alpha-ReQ's choice loses 7.5 points" in told(0.9, 0.1, 0.2)
+
+
+def test_block_that_is_called_output__is_not_the_output() -> None:
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.output = torch.nn.Conv2d(1, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 3 * torch.as_tensor(self.output(x))
+
+    grid = GridEncoder(
+        NetworkEncoder(Network(), input_shape=(1, 8, 8)),
+        [Row("block", "output", "flatten"), Row("output", None, "flatten")],
+    )
+    with torch.no_grad():
+        values = grid(torch.rand(2, 1, 8, 8))
+    block, output = grid.cells
+    torch.testing.assert_close(3 * values[:, grid.columns(block)], values[:, grid.columns(output)])
+
+
+def test_knn__of_transformed_features_is_a_result_of_its_own(evaluation: Evaluation) -> None:
+    plain = evaluation.knn(split="validation")
+    white = evaluation.knn(split="validation", transform="whiten")
+    assert "transform" not in plain["options"]
+    assert white["options"]["transform"] == "whiten"
+    files = [json.loads(file.read_text()) for file in evaluation.run.folder.glob("eval/knn*.json")]
+    assert len(files) == 2
+    assert json.loads((evaluation.run.folder / "eval/knn.json").read_text()) == {"evaluator": "knn", **plain}

@@ -72,6 +72,13 @@ class TestAlphaReQ:
         assert alpha_req(with_spectrum(np.array([3.0, 2.0, 1.0, 0.5]), 50)) is None  # ranks 3 and 4 alone
         assert alpha_req(np.ones((10, 8))) is None
 
+    def test_rounding_of_float32__is_no_direction(self) -> None:
+        features = with_spectrum(np.arange(1, 7) ** -1.0, 200).astype(np.float32)
+        wide = features @ np.random.default_rng(1).normal(size=(6, 40)).astype(np.float32)  # 34 directions of rounding
+        narrow, told = alpha_req(features, ranks=(1, 6)), alpha_req(wide, ranks=(7, 40))
+        assert narrow == pytest.approx(2.0, abs=1e-5)
+        assert told is None
+
     def test_closeness__is_highest_at_one(self) -> None:
         assert closeness_to_one(1.0) == 0.0
         assert closeness_to_one(0.75) == closeness_to_one(1.25) == -0.25
