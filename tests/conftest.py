@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; the tests run in several processes
+
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
