@@ -51,7 +51,7 @@ def second_moment(features: npt.NDArray[np.floating], *, centre: bool) -> Matrix
 
 def eigenvalues(features: npt.NDArray[np.floating], *, centre: bool) -> Matrix:
     """Eigenvalues of the second moment of features in descending order; those that are rounding alone are set to 0."""
-    values = np.linalg.eigvalsh(second_moment(features, centre=centre))[::-1]
+    values: Matrix = np.linalg.eigvalsh(second_moment(features, centre=centre))[::-1].astype(np.float64)
     return np.where(values > rounding_level(values, features.dtype), values, 0.0)
 
 

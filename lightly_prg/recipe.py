@@ -79,6 +79,7 @@ class TrainRecipe(Section):
     compile: Literal["auto"] | bool = "auto"
     num_workers: Literal["auto"] | Annotated[Integer, Field(ge=0)] = "auto"
     checkpoint_every: Positive = 1  # epochs
+    snapshots: tuple[Fraction, ...] = ()  # shares of the training after which the encoder is exported as well
     accelerator: str = "auto"
     devices: Literal["auto"] | Positive = "auto"
     strategy: str = "auto"
@@ -164,6 +165,8 @@ class Recipe(Section):
         content = self.model_dump(mode="json")
         for section, key in _NOT_HASHED:
             (content[section] if section else content).pop(key)
+        if content["method"].get("auxiliary", ...) is None:
+            content["method"].pop("auxiliary")
         if content["eval"]["knn"] is not None and content["eval"]["knn"]["transform"] == "none":
             content["eval"]["knn"].pop("transform")  # recipes from before there was a choice keep their hash
         if content["eval"]["finetune"] is not None:
@@ -181,6 +184,7 @@ _NOT_HASHED = (
     ("train", "devices"),
     ("train", "strategy"),
     ("train", "checkpoint_every"),
+    ("train", "snapshots"),
 )
 
 

@@ -157,7 +157,7 @@ def images_of(splits: Splits, most: int, *, seed: int) -> ScanImages:
 def _drawn(images: ImageSet, most: int, seed: int) -> ImageSet:
     if most >= len(images):
         return images
-    classes = len(images.labels.unique())
+    classes = len(set(images.labels.tolist()))
     if most < classes:
         raise UserError(f"max_images is {most}; at least one image of each of the {classes} classes is needed.")
     rows, _ = split_training(images.labels, validation_fraction=0.0, train_size=most, seed=seed)

@@ -133,7 +133,7 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConstantInputWarning)
-        value = float(spearmanr(*zip(*pairs, strict=True)).statistic)
+        value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
     return value if np.isfinite(value) else None
 
 

@@ -29,6 +29,7 @@ from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
 from lightly_prg.training.log import TrainingLog
+from lightly_prg.training.snapshots import Snapshots
 
 
 def train(
@@ -75,15 +76,16 @@ def train(
         return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust)
+    described = describe_splits(recipe, data)
     if not first:
-        _fit(run, recipe, module, batches, data.validation, resume, console)
+        _fit(run, recipe, module, batches, data.validation, described, resume, console)
         return run
     with run.lock():
         if overwrite:
             run.clear()
         run.create(recipe)
-        log = _fit(run, recipe, module, batches, data.validation, resume, console)
-        run.export(module.encoder(), data=describe_splits(recipe, data), training=log.summary())
+        log = _fit(run, recipe, module, batches, data.validation, described, resume, console)
+        run.export(module.encoder(), data=described, training=log.summary())
     return run
 
 
@@ -189,6 +191,7 @@ def _fit(
     module: Method,
     batches: TrainingData,
     held_out: ImageSet,
+    described: dict[str, Any],
     resume: bool,
     console: Console,
 ) -> TrainingLog:
@@ -219,6 +222,18 @@ def _fit(
         accumulate=settings.accumulate,
         total=batches.total,
     )
+    snapshots = Snapshots(
+        run,
+        settings.snapshots,
+        total=batches.total,
+        data=described,
+        cost=lambda position: {
+            **log.summary(),
+            "epochs": position / batches.steps_per_epoch,
+            "steps": position,
+            "images": position * settings.batch_size,
+        },
+    )
     if state is not None:
         batches.start = checkpoint.position_in(state)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -235,7 +250,7 @@ def _fit(
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
-        callbacks=[log, checkpoint],
+        callbacks=[log, checkpoint, snapshots],
         logger=_tensorboard(run) if is_first_process() else False,
         log_every_n_steps=50,
         limit_val_batches=0,
