@@ -1,0 +1,128 @@
+"""Does what the paper maximises predict anything? Measurements of a flow over its training, against accuracy.
+
+    lightly-prg train cifar10_prg_cpu 'train.snapshots=[0, 0.01, 0.05, 0.2, 0.5, 1]' --out runs/a
+    python eval/experiments/information.py runs/a --out eval/results/information
+
+Every snapshot is measured (``lightly_prg.measurements.measure_all``) and judged by k-NN and linear probe: by the block
+that the recipe reads, and by the state at the noise end. A snapshot that is there is not measured again. The summary
+ranks the snapshots of a run by each measurement and gives Spearman's correlation with each accuracy, its mean over runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from lightly_prg.console import Console
+from lightly_prg.eval import embed, evaluate_knn, evaluate_linear
+from lightly_prg.evaluation import Evaluation
+from lightly_prg.files import write_json, write_text
+from lightly_prg.image_set import ImageSet
+from lightly_prg.measurements.suite import measure_all
+from lightly_prg.rereading import reread
+from lightly_prg.run import Run, versions
+from lightly_prg.splits import split_training
+
+ACCURACIES = ("knn, block", "linear, block", "knn, state", "linear, state")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line, measures what is missing and writes the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="PRG runs that were trained with train.snapshots")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--train", type=int, default=5000, help="training images, drawn by class")
+    parser.add_argument("--images", type=int, default=256, help="images of each measurement")
+    parser.add_argument("--steps", type=int, default=8, help="Euler steps to the noise end, for the state")
+    parser.add_argument("--root", help="where the data lie, if not where the recipes say")
+    options = parser.parse_args(arguments)
+    for folder in options.runs:
+        for snapshot in sorted((folder / "snapshots").glob("step-*")):
+            path = options.out / f"{folder.name}-{snapshot.name}.json"
+            if not path.is_file():
+                write_json(path, {"run": folder.name, **measure(snapshot, options)})
+    summarise(options.out, " ".join(["python eval/experiments/information.py", *sys.argv[1:]]))
+
+
+def measure(snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Everything about one snapshot, on validation images."""
+    evaluation = Evaluation(Run.open(snapshot), root=options.root, console=Console())
+    evaluation.console.say(str(snapshot))
+    accuracies = {}
+    state = reread(
+        evaluation.prg,
+        feature={"source": "state", "tau": 1.0, "pool": "flatten"},
+        ode={"solver": "euler", "steps": options.steps},
+    )
+    bank, judged = _draw(evaluation.images("train"), options.train), evaluation.images("validation")
+    for name, encoder in (("block", evaluation.prg), ("state", state)):
+        train, test = (embed(encoder, part, batch_size=250, device=str(evaluation.target)) for part in (bank, judged))
+        accuracies[f"knn, {name}"] = evaluate_knn(train, test).top1
+        accuracies[f"linear, {name}"] = evaluate_linear(train, test, device=str(evaluation.target)).top1
+    return {
+        "steps": evaluation.description["training"]["steps"],
+        "split": "validation",
+        "accuracies": accuracies,
+        "measurements": measure_all(evaluation, split="validation", max_images=options.images),
+        "num_train": len(bank),
+        "num_judged": len(judged),
+        "versions": versions(),
+    }
+
+
+def _draw(images: ImageSet, count: int) -> ImageSet:
+    rows, _ = split_training(images.labels, validation_fraction=0.0, train_size=min(count, len(images)), seed=0)
+    return images.subset(rows)
+
+
+def summarise(out: Path, command: str) -> None:
+    """Writes ``summary.md``: every snapshot, and the rank correlations."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*.json")):
+        result = json.loads(path.read_text())
+        runs.setdefault(result["run"], []).append(result)
+    lines = [f"Made by `{command}`.", ""]
+    names = [
+        name
+        for name in next(iter(runs.values()))[0]["measurements"]
+        if not name.endswith("_error") or name == "spectrum_error"
+    ]
+    for run, found in runs.items():
+        found.sort(key=lambda result: result["steps"])
+        lines += [f"## {run}", "", f"| steps | {' | '.join((*ACCURACIES, *names))} |"]
+        lines.append("|---" * (1 + len(ACCURACIES) + len(names)) + "|")
+        for result in found:
+            values = [f"{result['accuracies'][name]:.1f}" for name in ACCURACIES]
+            values += [f"{result['measurements'][name]:.3g}" for name in names]
+            lines.append(f"| {result['steps']} | {' | '.join(values)} |")
+        lines.append("")
+    lines += ["## Spearman's rank correlation over the snapshots of a run, mean over runs", ""]
+    lines += [f"| measurement | {' | '.join(ACCURACIES)} |", "|---" * (1 + len(ACCURACIES)) + "|"]
+    for name in names:
+        cells = []
+        for accuracy in ACCURACIES:
+            values = [
+                float(
+                    spearmanr(
+                        [result["measurements"][name] for result in found],
+                        [result["accuracies"][accuracy] for result in found],
+                    ).statistic
+                )
+                for found in runs.values()
+            ]
+            known = [value for value in values if math.isfinite(value)]
+            cells.append(f"{mean(known):+.2f}" if known else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    write_text(out / "summary.md", "\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
