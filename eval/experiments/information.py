@@ -5,7 +5,7 @@
 
 Every snapshot is measured (``lightly_prg.measurements.measure_all``) and judged by k-NN and linear probe: by the block
 that the recipe reads, and by the state at the noise end. A snapshot that is there is not measured again. The summary
-ranks the snapshots of a run by each measurement and gives Spearman's correlation with each accuracy, its mean over runs.
+ranks the snapshots of a run by each measurement and gives the mean over runs of its correlation with each accuracy.
 """
 
 from __future__ import annotations
