@@ -10,6 +10,7 @@ from lightly_prg.eval.embeddings import Embeddings, concatenate
 from lightly_prg.eval.finetune import FinetuneResult, finetune
 from lightly_prg.eval.finetune_model import FineTuned
 from lightly_prg.eval.finetune_presets import PRESETS, FinetunePreset
+from lightly_prg.eval.frechet import frechet_distance
 from lightly_prg.eval.heads import LinearHead, PRGHead
 from lightly_prg.eval.knn import KNNResult, evaluate_knn
 from lightly_prg.eval.layer_decay import layer_groups
@@ -58,6 +59,7 @@ __all__ = [
     "fit_pca",
     "fit_probe",
     "format_table",
+    "frechet_distance",
     "layer_groups",
     "read_corrupted",
     "result_rows",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -107,3 +108,36 @@ def measure(
     for line in measure_several(evaluation, only, split=split, max_images=max_images):
         evaluation.console.say(line)
     evaluation.console.say(f"Report: {evaluation.report()}")
+
+
+@app.command(rich_help_panel=RUN)
+def frechet(
+    run: RunArgument,
+    judge: Annotated[
+        Path, typer.Option("--judge", help="The run whose encoder gives the features, such as a fine-tuned one.")
+    ],
+    count: Annotated[int, typer.Option("--count", min=2, help="Images of each kind; compare equal numbers.")] = 1000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Steps from noise to data.")] = 16,
+    solver: SolverOption = "heun2",
+    split: SplitOption = None,
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Measure how far samples are from real images, in the features of a classifier of the same images.
+
+    Examples:
+      lightly-prg finetune runs/cifar10_simclr_cpu --scratch --out runs/judge
+
+      lightly-prg frechet runs/cifar10_prg_cpu --judge runs/judge
+    """
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    from lightly_prg.measurements.sample_distance import measure_sample_distance
+
+    result = measure_sample_distance(
+        evaluation, judge, count=count, steps=steps, solver=solver, split=split, trust=trust
+    )
+    evaluation.console.say(
+        f"Fréchet distance {result['distance']:.2f}; real {result['split']} images {result['floor']:.2f} "
+        f"({count} images each, {result['dimensions']} features of {result['judge']})"
+    )
