@@ -38,6 +38,7 @@ def measurement_rows(run_dir: Path, notes: list[str]) -> list[MeasurementRow]:
         "round_trip": _round_trip,
         "information": _information,
         "label_information": _label_information,
+        "frechet": _frechet,
     }
     found = ((_newest(run_dir, name, notes), make) for name, make in makers.items())
     return [row for data, make in found if (row := make(data)) is not None]
@@ -141,3 +142,11 @@ def _item(values: Any, at: int | None) -> Any:
     if at is None or not isinstance(values, list) or not -len(values) <= at < len(values):
         return None
     return values[at]
+
+
+def _frechet(data: Mapping[str, Any]) -> MeasurementRow | None:
+    distance, floor, count = number(data.get("distance")), number(data.get("floor")), lookup(data, "options", "count")
+    if distance is None:
+        return None
+    reference = "" if floor is None else f"{floor:.2f} between real images, in the features of {data.get('judge')}"
+    return MeasurementRow("Fréchet distance of samples", f"{distance:.2f}", reference, f"{count} samples")

@@ -37,6 +37,7 @@ RESULTS: dict[str, Any] = {
         "state": [{"bits": 3.16, "standard_error": 0.03}, {"bits": 2.27, "standard_error": 0.05}],
         "embedding": {"bits": 3.24},
     },
+    "frechet": {"distance": 12.345, "floor": 3.2, "judge": "resnet", "options": {"count": 1000}},
 }  # fmt: skip
 
 
@@ -74,6 +75,10 @@ def test_rows__say_the_number_and_what_to_compare_it_with(run: Path) -> None:
             "Bits of the label at the noise end", "2.270 ± 0.050 of 3.322",
             "3.16 at the image, 3.24 in the run's embedding", "",
         ),
+        MeasurementRow(
+            "Fréchet distance of samples", "12.35", "3.20 between real images, in the features of resnet",
+            "1000 samples",
+        ),
     ]  # fmt: skip
     assert notes == []
 
@@ -101,8 +106,8 @@ def test_old_round_trip__has_no_row(run: Path) -> None:
 def test_files__may_hold_anything(name: str, value: Any, run: Path) -> None:
     for key in RESULTS[name]:
         write(run, name, {**RESULTS[name], key: value})
-        assert len(measurement_rows(run, [])) in (5, 6)
+        assert len(measurement_rows(run, [])) in (6, 7)
     notes: list[str] = []
     write(run, name, value)
-    assert len(measurement_rows(run, notes)) == 5
+    assert len(measurement_rows(run, notes)) == 6
     assert notes == ([] if isinstance(value, dict) else [f"{name}.json could not be read and was left out."])
