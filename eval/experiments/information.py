@@ -100,9 +100,9 @@ def summarise(out: Path, command: str) -> None:
         lines += [f"## {run}", "", f"| steps | {' | '.join((*ACCURACIES, *names))} |"]
         lines.append("|---" * (1 + len(ACCURACIES) + len(names)) + "|")
         for result in found:
-            values = [f"{result['accuracies'][name]:.1f}" for name in ACCURACIES]
-            values += [f"{result['measurements'][name]:.3g}" for name in names]
-            lines.append(f"| {result['steps']} | {' | '.join(values)} |")
+            shown = [f"{result['accuracies'][name]:.1f}" for name in ACCURACIES]
+            shown += [f"{result['measurements'][name]:.3g}" for name in names]
+            lines.append(f"| {result['steps']} | {' | '.join(shown)} |")
         lines.append("")
     lines += ["## Spearman's rank correlation over the snapshots of a run, mean over runs", ""]
     lines += [f"| measurement | {' | '.join(ACCURACIES)} |", "|---" * (1 + len(ACCURACIES)) + "|"]
