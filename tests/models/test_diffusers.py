@@ -346,7 +346,9 @@ def test_the_command__judges_a_generator(
     saved: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Evaluation, "round_trip", lambda evaluation: None)  # long, and tested where it is at home
+    monkeypatch.setattr(
+        Evaluation, "round_trip", lambda *_arguments, **_options: None
+    )  # long, and tested where it is at home
     folder = saved()
     options = ["data.train_size=200", "method.ode.steps=2", "eval.few_shot=null", "eval.controls=[raw_pixels]"]
     result = run_cli("evaluate", "--from", f"diffusers:{folder}", *options, "--out", "runs/g")
