@@ -70,11 +70,8 @@ def finetune_run(
     target = Run(out if out is not None else source.folder.with_name(f"{source.folder.name}-{suffix}"))
     if target.folder.resolve() == source.folder.resolve():
         raise UserError("The fine-tuned model needs a folder of its own; choose another with --out.")
-    if target.folder.exists() and any(entry.name != ".lock" for entry in target.folder.iterdir()):
-        if not target.recipe_file.is_file():
-            raise UserError(f"{target.folder} holds files that are no run; choose another folder with --out.")
-        if not overwrite:
-            raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
+    if target.is_taken() and not overwrite:
+        raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
     split = split if split is not None else source.recipe.eval.split
     judged, validation = evaluation.images(split), evaluation.splits.validation
     original: Any = evaluation.encoder(encoder)

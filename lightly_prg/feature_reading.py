@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lightly_prg.activations import hooked_outputs
 from lightly_prg.eval.embed import evaluation_mode
@@ -109,9 +108,7 @@ def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str],
         blocks: Names of blocks.
         output: Whether the network's own output is wanted.
     """
-    x = (images - encoder.mean) / encoder.std
-    if encoder.resize is not None and x.shape[-1] != encoder.resize:
-        x = F.interpolate(x, size=(encoder.resize, encoder.resize), mode="bicubic", antialias=True)
+    x = encoder.resized(encoder.normalize(images))
     network: Any = encoder.network
     if not blocks:
         return Reading({"output": network(x)}, {})

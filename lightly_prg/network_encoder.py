@@ -76,13 +76,21 @@ class NetworkEncoder(nn.Module):
             raise ValueError(f"The encoder takes images of shape (B, {wanted}); got {tuple(images.shape)}.")
         if not images.is_floating_point():
             raise ValueError(f"The encoder takes float images in [0, 1]; got {images.dtype}. Divide bytes by 255.")
-        return self.embed((images - self.mean) / self.std)
+        return self.embed(self.normalize(images))
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """[0, 1] to the network's own range."""
+        return (images - self.mean) / self.std
+
+    def resized(self, x: Tensor) -> Tensor:
+        """Normalised images in the size that the network takes."""
+        if self.resize is not None and x.shape[-1] != self.resize:
+            x = F.interpolate(x, size=(self.resize, self.resize), mode="bicubic", antialias=True)
+        return x
 
     def embed(self, x: Tensor) -> Tensor:
         """The same for images that are normalised already."""
-        if self.resize is not None and x.shape[-1] != self.resize:
-            x = F.interpolate(x, size=(self.resize, self.resize), mode="bicubic", antialias=True)
-        features = pool(self._read(x).float(), self.feature.pool)
+        features = pool(self._read(self.resized(x)).float(), self.feature.pool)
         self._embedding_dim = features.shape[1]
         return features
 

@@ -121,6 +121,18 @@ class Run:
             )
         return content
 
+    def is_taken(self) -> bool:
+        """Whether the folder holds a run already, finished or not.
+
+        Raises:
+            UserError: If it holds something else, which nobody wants to lose.
+        """
+        if not self.folder.exists() or all(entry.name == ".lock" for entry in self.folder.iterdir()):
+            return False
+        if not self.recipe_file.is_file():
+            raise UserError(f"{self.folder} holds files that are no run; choose another folder with --out.")
+        return True
+
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and writes the recipe."""
         write_text(self.recipe_file, recipe.to_yaml())

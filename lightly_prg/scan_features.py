@@ -145,16 +145,21 @@ def images_of(splits: Splits, most: int, *, seed: int) -> ScanImages:
     if len(splits.train) == 0:
         raise UserError("The train split of this run is empty: there is nothing to scan.")
     train, validation = splits.train, splits.validation
-    bank = _drawn(train, most, seed)
+    bank = drawn_by_class(train, most, seed)
     if not train.labelled or not (len(validation) == 0 or validation.labelled):
         return ScanImages(bank, None, None)
     if len(validation):
-        return ScanImages(bank, _drawn(validation, most, seed), "validation")
+        return ScanImages(bank, drawn_by_class(validation, most, seed), "validation")
     kept, held = (torch.from_numpy(rows) for rows in hold_out(bank.labels.numpy(), seed=seed))
     return ScanImages(bank.subset(kept), bank.subset(held), "train")
 
 
-def _drawn(images: ImageSet, most: int, seed: int) -> ImageSet:
+def drawn_by_class(images: ImageSet, most: int, seed: int) -> ImageSet:
+    """At most so many images of a set, stratified, all of it where there are no more.
+
+    Raises:
+        UserError: If fewer are asked for than there are classes.
+    """
     if most >= len(images):
         return images
     classes = len(set(images.labels.tolist()))

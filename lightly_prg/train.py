@@ -166,15 +166,12 @@ def _check_folder(run: Run, recipe: Recipe, *, resume: bool, overwrite: bool) ->
                 f"{run.folder} was made from another recipe. Resume it with its own: "
                 f"`lightly-prg train {run.recipe_file} --out {run.folder} --resume`."
             )
-    elif run.folder.exists() and any(entry.name != ".lock" for entry in run.folder.iterdir()):
-        if not run.recipe_file.is_file():
-            raise UserError(f"{run.folder} holds files that are no run; choose another folder with --out.")
-        if not overwrite:
-            state = "a finished run" if run.is_trained else "a run that is not finished"
-            raise UserError(
-                f"{run.folder} already holds {state}. Continue it with --resume, replace it with --overwrite, or "
-                "choose another folder with --out."
-            )
+    elif run.is_taken() and not overwrite:
+        state = "a finished run" if run.is_trained else "a run that is not finished"
+        raise UserError(
+            f"{run.folder} already holds {state}. Continue it with --resume, replace it with --overwrite, or "
+            "choose another folder with --out."
+        )
     if shutil.disk_usage(_existing(run.folder)).free < 64 * 2**20:
         raise UserError(f"There is less than 64 MiB of free disk space for {run.folder}.")
 

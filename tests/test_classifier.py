@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_images import halves
 
 from lightly_prg import load
 from lightly_prg.classifier import classifier_of, finetune_run, load_classifier, robustness
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
-from lightly_prg.image_set import ImageSet
 from lightly_prg.recipe import FinetuneRecipe, finetune_settings, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
@@ -33,16 +33,7 @@ QUICK = FinetuneRecipe(epochs=2, learning_rates=(1e-3,), batch_size=8)
 
 
 def splits() -> Splits:
-    """Two classes of 16 x 16 images that differ in their upper half."""
-
-    def images(count: int, seed: int) -> ImageSet:
-        generator = torch.Generator().manual_seed(seed)
-        pixels = torch.randint(0, 256, (count, 1, 16, 16), dtype=torch.uint8, generator=generator)
-        labels = torch.arange(count) % 2
-        pixels[labels == 1, :, :8] //= 4
-        return ImageSet(pixels, labels=labels, names=[f"{seed}-{i}" for i in range(count)], class_names=["a", "b"])
-
-    return Splits(images(48, 0), images(12, 1), images(20, 2))
+    return halves(16)
 
 
 @pytest.fixture(scope="module", params=METHODS)

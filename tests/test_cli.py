@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import call
 
 from lightly_prg import load
-from lightly_prg.cli import main
 
 TINY = [
     "quickstart",
@@ -25,19 +25,6 @@ TINY = [
     "train.accelerator=cpu",
     "train.precision=32",
 ]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setattr(sys, "argv", ["lightly-prg", *arguments])
-    capsys.readouterr()
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
 
 from lightly_prg import load
-from lightly_prg.cli import main
 from lightly_prg.recipe import load_recipe
 from lightly_prg.train import train
 
@@ -27,17 +26,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightly_prg.flow_comparison.STEPS", 2)
     monkeypatch.setenv("COLUMNS", "200")
-
-
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["lightly-prg", *arguments])
-    code = 0
-    try:
-        main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def test_keys_and_options__reach_the_fine_tuning(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_images import halves
 
 from lightly_prg import load
 from lightly_prg.changed_solver import classify_with
@@ -17,7 +18,6 @@ from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.flow_comparison import round_trip_error, samples_of
-from lightly_prg.image_set import ImageSet
 from lightly_prg.recipe import FinetuneRecipe, _without_unused, finetune_settings, load_recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
@@ -40,16 +40,7 @@ QUICK: dict[str, Any] = {"epochs": 1, "learning_rates": (1e-2,), "batch_size": 1
 
 
 def splits() -> Splits:
-    """Two classes of 8 x 8 images that differ in their upper half."""
-
-    def images(count: int, seed: int) -> ImageSet:
-        generator = torch.Generator().manual_seed(seed)
-        pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
-        labels = torch.arange(count) % 2
-        pixels[labels == 1, :, :4] //= 4
-        return ImageSet(pixels, labels=labels, names=[f"{seed}-{i}" for i in range(count)], class_names=["a", "b"])
-
-    return Splits(images(48, 0), images(12, 1), images(20, 2))
+    return halves(8)
 
 
 def trained(method: str, folder: Path) -> Path:

@@ -24,12 +24,10 @@ from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.files import write_json, write_text
-from lightly_prg.image_set import ImageSet
 from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
-from lightly_prg.scan_features import ScanImages, read_group, rows_of
+from lightly_prg.scan_features import ScanImages, drawn_by_class, read_group, rows_of
 from lightly_prg.scan_scores import ScannedCell
-from lightly_prg.splits import split_training
 
 TAUS = tuple(tenth / 10 for tenth in range(11))
 SEVERAL = (0.0, 0.1, 0.2, 0.4)
@@ -58,7 +56,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     evaluation = Evaluation(Run.open(folder), root=options.root, console=Console())
     chosen = {noised: scan(evaluation, sources=("block",), noised=noised).chosen for noised in (False, True)}
     bank, judged = (
-        _draw(evaluation.images(split), count, evaluation.run.recipe.seed)
+        drawn_by_class(evaluation.images(split), count, evaluation.run.recipe.seed)
         for split, count in (("train", options.train), ("test", options.test))
     )
     rows = []
@@ -120,13 +118,6 @@ def _judge(train: Embeddings, test: Embeddings, evaluation: Evaluation) -> dict[
         "embedding_dim": train.embedding_dim,
         "nfe": train.nfe,
     }
-
-
-def _draw(images: ImageSet, count: int, seed: int) -> ImageSet:
-    if count >= len(images):
-        return images
-    rows, _ = split_training(images.labels, validation_fraction=0.0, train_size=count, seed=seed)
-    return images.subset(rows)
 
 
 def summarise(out: Path, command: str) -> None:

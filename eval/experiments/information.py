@@ -25,11 +25,10 @@ from lightly_prg.console import Console
 from lightly_prg.eval import embed, evaluate_knn, evaluate_linear
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import write_json, write_text
-from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.suite import measure_all
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run, versions
-from lightly_prg.splits import split_training
+from lightly_prg.scan_features import drawn_by_class
 
 ACCURACIES = ("knn, block", "linear, block", "knn, state", "linear, state")
 
@@ -62,7 +61,7 @@ def measure(snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
         feature={"source": "state", "tau": 1.0, "pool": "flatten"},
         ode={"solver": "euler", "steps": options.steps},
     )
-    bank, judged = _draw(evaluation.images("train"), options.train), evaluation.images("validation")
+    bank, judged = drawn_by_class(evaluation.images("train"), options.train, seed=0), evaluation.images("validation")
     for name, encoder in (("block", evaluation.prg), ("state", state)):
         train, test = (embed(encoder, part, batch_size=250, device=str(evaluation.target)) for part in (bank, judged))
         accuracies[f"knn, {name}"] = evaluate_knn(train, test).top1
@@ -76,11 +75,6 @@ def measure(snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
         "num_judged": len(judged),
         "versions": versions(),
     }
-
-
-def _draw(images: ImageSet, count: int) -> ImageSet:
-    rows, _ = split_training(images.labels, validation_fraction=0.0, train_size=min(count, len(images)), seed=0)
-    return images.subset(rows)
 
 
 def summarise(out: Path, command: str) -> None:

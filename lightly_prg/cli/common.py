@@ -17,6 +17,7 @@ RootOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Allow a recipe with `backbone: {name: import}` to run its code.")
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, pca, random_network.")]
 SolverOption = Annotated[str, typer.Option("--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ...")]

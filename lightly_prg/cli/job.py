@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lightly_prg.cli.app import JOB, app
-from lightly_prg.cli.common import TrustOption, evaluation_of, print_results, refuse
+from lightly_prg.cli.common import OverwriteOption, TrustOption, evaluation_of, print_results, refuse
 
 
 @app.command(rich_help_panel=JOB)
@@ -21,7 +21,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was cut off, bit for bit.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    overwrite: OverwriteOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the resolved recipe and what it will cost; write nothing.")
     ] = False,
@@ -82,7 +82,7 @@ def evaluate(
         typer.Option("--resize", min=1, help="Bring images to this side first, which the network was made for."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    overwrite: OverwriteOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Judge a run, any timm or torchvision checkpoint, or a generator of diffusers, by everything its recipe asks for.

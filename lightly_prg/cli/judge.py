@@ -11,6 +11,7 @@ from lightly_prg.cli.app import RUN, app
 from lightly_prg.cli.common import (
     DeviceOption,
     EncoderOption,
+    OverwriteOption,
     RootOption,
     RunArgument,
     SplitOption,
@@ -157,7 +158,7 @@ def finetune(
         bool, typer.Option("--scratch", help="The same network from random weights: the supervised control.")
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The new run. Default: RUN-finetuned.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")] = False,
+    overwrite: OverwriteOption = False,
     split: SplitOption = None,
     root: RootOption = None,
     device: DeviceOption = "auto",

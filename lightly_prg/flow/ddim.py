@@ -13,6 +13,7 @@ from lightly_prg.flow.solver import (
     CheckedVelocity,
     CountedVelocity,
     Trajectory,
+    check_finite,
     check_solve,
     path_of,
     positions_as,
@@ -79,7 +80,7 @@ def integrate_ddim(
         x = _step(path, x, value, here, there, held)
         states.append(x)
     trajectory = Trajectory(torch.stack(states), tau)
-    _check_finite(trajectory)
+    check_finite(trajectory, DDIM)
     return trajectory
 
 
@@ -94,12 +95,3 @@ def _held(velocity: Velocity) -> str:
     while isinstance(velocity, CountedVelocity):
         velocity = velocity.velocity
     return "noise" if getattr(velocity, "prediction", None) == "noise" else "v"
-
-
-def _check_finite(trajectory: Trajectory) -> None:
-    if not bool(trajectory.states[-1].isfinite().all()):
-        bad = int((~trajectory.states.isfinite()).flatten(1).any(1).nonzero()[0])
-        raise FloatingPointError(
-            f"The state became infinite or NaN at tau = {trajectory.tau[bad].item():.4g} "
-            f"(position {bad} of {len(trajectory.tau) - 1}, solver {DDIM})."
-        )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.flow.paths import Path, Velocity
-from lightly_prg.flow.solver import CountedVelocity, integrate, path_of
+from lightly_prg.flow.solver import CountedVelocity, data_end, integrate, noise_end, path_of
 
 DIVERGENCES = ("hutchinson", "exact")
 PROBES = ("rademacher", "gaussian")
@@ -151,9 +151,8 @@ def log_likelihood(
         raise ValueError(f"noise_std must be positive, got {noise_std}.")
     if x.ndim < 2 or x.numel() == 0 or not x.is_floating_point():
         raise ValueError(f"x must be a non-empty float batch (N, ...), got {x.dtype} of shape {tuple(x.shape)}.")
-    path = path_of(velocity)
-    start = float(tau_start) if tau_start is not None else 0.0 if path is None else path.tau_min
-    end = float(tau_end) if tau_end is not None else 1.0 if path is None else path.tau_max
+    start = data_end(velocity) if tau_start is None else float(tau_start)
+    end = noise_end(velocity) if tau_end is None else float(tau_end)
     if not start < end:
         raise ValueError(f"The noise end must lie above the data end, got tau_start = {start} and tau_end = {end}.")
 

@@ -16,8 +16,9 @@ from lightly_prg.flow.solver import (
     SOLVERS,
     CountedVelocity,
     Trajectory,
+    data_end,
     integrate,
-    path_of,
+    noise_end,
     time_grid,
 )
 
@@ -120,9 +121,9 @@ def encode(
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
     """
-    start = _data_end(velocity) if tau_start is None else float(tau_start)
+    start = data_end(velocity) if tau_start is None else float(tau_start)
     if tau_end is None:
-        tau_end = _noise_end(velocity)
+        tau_end = noise_end(velocity)
     ends = [float(end) for end in tau_end] if isinstance(tau_end, Sequence) else [float(tau_end)]
     if not ends or not all(end >= start for end in ends):
         raise ValueError(f"encode integrates upward: tau_end must be at least tau_start = {start}, got {ends}.")
@@ -210,9 +211,9 @@ def decode(
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
     """
-    start = _noise_end(velocity) if tau_start is None else float(tau_start)
+    start = noise_end(velocity) if tau_start is None else float(tau_start)
     if tau_end is None:
-        tau_end = _data_end(velocity)
+        tau_end = data_end(velocity)
     ends = [float(end) for end in tau_end] if isinstance(tau_end, Sequence) else [float(tau_end)]
     if not ends or not all(end <= start for end in ends):
         raise ValueError(f"decode integrates downward: tau_end must be at most tau_start = {start}, got {tau_end}.")
@@ -262,16 +263,6 @@ def _solve(
         rtol=rtol,
         atol=atol,
     )
-
-
-def _data_end(velocity: Velocity) -> float:
-    path = path_of(velocity)
-    return 0.0 if path is None else path.tau_min
-
-
-def _noise_end(velocity: Velocity) -> float:
-    path = path_of(velocity)
-    return 1.0 if path is None else path.tau_max
 
 
 def _states_at(trajectory: Trajectory, ends: float | Sequence[float]) -> Tensor:

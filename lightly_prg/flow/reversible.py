@@ -47,7 +47,7 @@ from lightly_prg.flow.coupled_steps import DEFAULT_COUPLING
 from lightly_prg.flow.paths import Velocity
 from lightly_prg.flow.reversible_gradient import collected
 from lightly_prg.flow.reversible_solver import check_gradient, coupled_steps, solve_coupled
-from lightly_prg.flow.solver import CheckedVelocity, Trajectory, check_solve, path_of, time_grid
+from lightly_prg.flow.solver import CheckedVelocity, Trajectory, check_solve, data_end, noise_end, time_grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,9 +128,8 @@ def encode_reversible(
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN.
     """
-    path = path_of(velocity)
-    start = (0.0 if path is None else path.tau_min) if tau_start is None else float(tau_start)
-    end = (1.0 if path is None else path.tau_max) if tau_end is None else float(tau_end)
+    start = data_end(velocity) if tau_start is None else float(tau_start)
+    end = noise_end(velocity) if tau_end is None else float(tau_end)
     if not end >= start:
         raise ValueError(f"encode integrates upward: tau_end must be at least tau_start = {start}, got {end}.")
     return _state(velocity, x, start, end, steps, base, coupling, gradient)
@@ -166,9 +165,8 @@ def generate_reversible(
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN.
     """
-    path = path_of(velocity)
-    start = (1.0 if path is None else path.tau_max) if tau_start is None else float(tau_start)
-    end = (0.0 if path is None else path.tau_min) if tau_end is None else float(tau_end)
+    start = noise_end(velocity) if tau_start is None else float(tau_start)
+    end = data_end(velocity) if tau_end is None else float(tau_end)
     if not end <= start:
         raise ValueError(f"Generation integrates downward: tau_end must be at most tau_start = {start}, got {end}.")
     return _state(velocity, noise, start, end, steps, base, coupling, gradient)

@@ -199,14 +199,21 @@ def integrate(
             f"{solver} gave up near tau = {evaluate.last_tau():.4g}: its step shrank to nothing, "
             "because the velocity is not finite or changes too abruptly there."
         ) from error
-    # Infinity and NaN stay once they are there, so the last state tells, and the others tell where.
+    trajectory = Trajectory(states, tau)
+    check_finite(trajectory, solver)
+    return trajectory
+
+
+def check_finite(trajectory: Trajectory, solver: str) -> None:
+    """Raises FloatingPointError if the solve ended in infinity or NaN, and says where they came up."""
+    # They stay once they are there, so the last state tells, and the others tell where.
+    states, tau = trajectory.states, trajectory.tau
     if not bool(states[-1].isfinite().all()):
         bad = int((~states.isfinite()).flatten(1).any(1).nonzero()[0])
         raise FloatingPointError(
             f"The state became infinite or NaN at tau = {tau[bad].item():.4g} "
             f"(position {bad} of {len(tau) - 1}, solver {solver})."
         )
-    return Trajectory(states, tau)
 
 
 def check_solve(velocity: Velocity, x: Tensor, positions: Sequence[float], steps: int) -> None:
@@ -241,6 +248,18 @@ def path_of(velocity: Velocity) -> Path | None:
     """Returns the path that a velocity network declares by its attribute ``path``, or None."""
     path = getattr(velocity, "path", None)
     return path if isinstance(path, Path) else None
+
+
+def data_end(velocity: Velocity) -> float:
+    """Returns where the path of a velocity network begins: its ``tau_min``, or 0 where it declares none."""
+    path = path_of(velocity)
+    return 0.0 if path is None else path.tau_min
+
+
+def noise_end(velocity: Velocity) -> float:
+    """Returns where the path of a velocity network ends: its ``tau_max``, or 1 where it declares none."""
+    path = path_of(velocity)
+    return 1.0 if path is None else path.tau_max
 
 
 class CheckedVelocity:

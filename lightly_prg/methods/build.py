@@ -12,10 +12,10 @@ from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import path_from_name
 from lightly_prg.methods.generator import build_generator, generator_encoder, saved_generator_encoder
-from lightly_prg.methods.mae import build_vit, mae_from_recipe
+from lightly_prg.methods.mae import MAE, build_vit
 from lightly_prg.methods.method import Method
-from lightly_prg.methods.prg import build_velocity, prg_from_recipe
-from lightly_prg.methods.simclr import build_resnet, simclr_from_recipe
+from lightly_prg.methods.prg import PRG, build_velocity
+from lightly_prg.methods.simclr import SimCLR, build_resnet
 from lightly_prg.models.pretrained_network import build_pretrained
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import (
@@ -50,17 +50,28 @@ def build_method(
         ValueError: If a block or pooling does not exist.
     """
     common: dict[str, Any] = {
+        "batch_size_per_device": optimization.batch_size,
+        "num_classes": max(2, num_classes),
         "input_shape": input_shape,
-        "num_classes": num_classes,
         "optimization": optimization,
         "seed": seed,
     }
     if isinstance(method, PRGRecipe):
-        return prg_from_recipe(method, trust=trust, **common)
+        return PRG(
+            backbone=build_velocity(method.backbone, input_shape, trust=trust),
+            path=method.path,
+            coupling=method.coupling,
+            tau_sampling=method.tau_sampling,
+            ode=method.ode,
+            feature=method.feature,
+            augment=method.augment,
+            auxiliary=method.auxiliary,
+            **common,
+        )
     if isinstance(method, SimCLRRecipe):
-        return simclr_from_recipe(method, **common)
+        return SimCLR(backbone=build_resnet(method, input_shape), settings=method, **common)
     if isinstance(method, MAERecipe):
-        return mae_from_recipe(method, **common)
+        return MAE(backbone=build_vit(method, input_shape), settings=method, **common)
     raise UserError(f"A method of the kind {method.name!r} has nothing to train.")
 
 

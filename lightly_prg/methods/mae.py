@@ -146,21 +146,6 @@ class MAE(BackboneMethod):
         return [self.backbone, self.decoder_embed, self.decoder, self.prediction_head]
 
 
-def mae_from_recipe(
-    method: MAERecipe, *, input_shape: Sequence[int], num_classes: int, optimization: TrainRecipe, seed: int
-) -> MAE:
-    """Builds the module that a recipe describes."""
-    return MAE(
-        batch_size_per_device=optimization.batch_size,
-        num_classes=max(2, num_classes),
-        input_shape=input_shape,
-        backbone=build_vit(method, input_shape),
-        settings=method,
-        optimization=optimization,
-        seed=seed,
-    )
-
-
 def build_vit(method: MAERecipe, input_shape: Sequence[int]) -> ViT:
     """The backbone of a recipe.
 

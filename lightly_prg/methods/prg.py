@@ -23,7 +23,6 @@ from lightly_prg.recipe import (
     FeatureSpec,
     ImportRecipe,
     OdeSpec,
-    PRGRecipe,
     TrainRecipe,
     UNetRecipe,
 )
@@ -257,30 +256,3 @@ def _import_velocity(recipe: ImportRecipe, *, trust: bool) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(f"{recipe.target} gave a {type(network).__name__}; a torch.nn.Module is needed.")
     return network
-
-
-def prg_from_recipe(
-    method: PRGRecipe,
-    *,
-    input_shape: Sequence[int],
-    num_classes: int,
-    optimization: TrainRecipe,
-    seed: int,
-    trust: bool = False,
-) -> PRG:
-    """Builds the module that a recipe describes."""
-    return PRG(
-        batch_size_per_device=optimization.batch_size,
-        num_classes=max(2, num_classes),
-        input_shape=input_shape,
-        backbone=build_velocity(method.backbone, input_shape, trust=trust),
-        path=method.path,
-        coupling=method.coupling,
-        tau_sampling=method.tau_sampling,
-        ode=method.ode,
-        feature=method.feature,
-        augment=method.augment,
-        auxiliary=method.auxiliary,
-        optimization=optimization,
-        seed=seed,
-    )

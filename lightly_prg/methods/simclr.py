@@ -107,21 +107,6 @@ class SimCLR(BackboneMethod):
         return [self.backbone, self.projection_head]
 
 
-def simclr_from_recipe(
-    method: SimCLRRecipe, *, input_shape: Sequence[int], num_classes: int, optimization: TrainRecipe, seed: int
-) -> SimCLR:
-    """Builds the module that a recipe describes."""
-    return SimCLR(
-        batch_size_per_device=optimization.batch_size,
-        num_classes=max(2, num_classes),
-        input_shape=input_shape,
-        backbone=build_resnet(method, input_shape),
-        settings=method,
-        optimization=optimization,
-        seed=seed,
-    )
-
-
 def build_resnet(method: SimCLRRecipe, input_shape: Sequence[int]) -> ResNet:
     """The backbone of a recipe."""
     return ResNet(in_channels=input_shape[0], **method.backbone.model_dump(exclude={"name"}))

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import pytest
-import torch
+from tiny_images import halves
 
 from lightly_prg.data import Splits
-from lightly_prg.image_set import ImageSet
 from lightly_prg.recipe import Recipe, parse_recipe
 
 TINY = """
@@ -29,11 +28,4 @@ def tiny_recipe() -> Recipe:
 
 @pytest.fixture
 def tiny_splits() -> Splits:
-    def images(count: int, seed: int) -> ImageSet:
-        generator = torch.Generator().manual_seed(seed)
-        pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
-        labels = torch.arange(count) % 2
-        pixels[labels == 1, :, :4] //= 4
-        return ImageSet(pixels, labels=labels, names=[f"{seed}-{i}" for i in range(count)], class_names=["up", "down"])
-
-    return Splits(images(44, 0), images(12, 1), images(20, 2))
+    return halves(8, num_train=44, class_names=("up", "down"))
