@@ -308,7 +308,10 @@ def to_latex(comparison: Comparison, rows: Sequence[TableRow]) -> str:
             table(
                 ["method", *(column.full for column in columns)],
                 [
-                    [latex_text(row.label), *(latex_text(shown_difference(row.differences.get(c.key))) for c in columns)]
+                    [
+                        latex_text(row.label),
+                        *(latex_text(shown_difference(row.differences.get(c.key))) for c in columns),
+                    ]
                     for row in others
                 ],
             ),

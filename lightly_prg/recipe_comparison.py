@@ -229,9 +229,7 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
     )
 
 
-def parse_comparison(
-    text: str, *, overrides: Sequence[str] = (), origin: str = "comparison"
-) -> ComparisonRecipe:
+def parse_comparison(text: str, *, overrides: Sequence[str] = (), origin: str = "comparison") -> ComparisonRecipe:
     """Parses YAML text into a comparison recipe, see ``load_comparison``."""
     try:
         raw: Any = yaml.safe_load(text)
