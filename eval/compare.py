@@ -38,7 +38,7 @@ _UNITS = {
 
 
 def write_comparison(folder: Path) -> Path:
-    """Writes ``table.md``, ``.csv``, ``.json``, ``.tex``, the figures and ``comparison.html`` into a comparison's folder.
+    """Writes ``table.md``, ``.csv``, ``.json``, ``.tex``, the figures and ``comparison.html``.
 
     Args:
         folder: Of a comparison, finished or not.

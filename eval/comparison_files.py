@@ -175,7 +175,7 @@ def _check_counts(cells: list[CellResults]) -> None:
     """Refuses accuracies on different numbers of images."""
     first: dict[tuple[str, int], CellResults] = {}
     for cell in cells:
-        for name, result in cell.results.items():
+        for name in cell.results:
             other = first.setdefault((name, cell.seed), cell)
             counts = [number(each.results[name].get("num_test")) for each in (other, cell)]
             if counts[0] != counts[1]:

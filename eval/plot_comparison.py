@@ -24,7 +24,7 @@ _PRICES = ("cpu_seconds", "embedding_macs")
 
 
 def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) -> None:
-    """Draws accuracy against the cost of training and of an embedding; who is neither cheaper nor better is off the line.
+    """Draws accuracy against the cost of training and of an embedding, with the Pareto front.
 
     Args:
         comparison: For the titles.
@@ -64,13 +64,13 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
                 axes.set_xlabel(cost.full)
             if place == 0:
                 axes.set_ylabel(f"{column.full}, %")
-        handles = {}
+        handles: dict[str, Any] = {}
         for axes in figure.axes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         if handles:
             figure.legend(
-                handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 4), frameon=False,
+                list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4), frameon=False,
                 labelcolor=theme.text, fontsize=11,
             )  # fmt: skip
         return figure

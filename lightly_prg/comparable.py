@@ -92,9 +92,10 @@ def conditions_of(recipe: Recipe) -> Iterator[Condition]:
     views, where = None, "method.augment"
     if isinstance(method, SimCLRRecipe):
         views = method.augment
-    elif isinstance(method, PRGRecipe) and method.auxiliary is not None and method.auxiliary.is_active:
-        if method.auxiliary.loss in ON_VIEWS:
-            views, where = method.auxiliary.views, "method.auxiliary.views"
+    elif isinstance(method, PRGRecipe) and method.auxiliary is not None:
+        auxiliary = method.auxiliary
+        if auxiliary.is_active and auxiliary.loss in ON_VIEWS:
+            views, where = auxiliary.views, "method.auxiliary.views"
     for name, value in views.model_dump().items() if views is not None else ():
         kind = "flip" if name == "horizontal_flip" else f"views: {name}"
         yield Condition(kind, f"{where}.{name}", value, "augment")

@@ -6,6 +6,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,17 +146,14 @@ def _time_step(recipe: Recipe, seconds: float, *, folder: Path, data: Splits | N
     # Long enough that the clock ends it: a step costs the same wherever in the training it is.
     endless = recipe.train.model_copy(update={"epochs": 1_000_000, "max_steps": None, "checkpoint_every": 1_000_000})
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as temporary:
-        try:
-            train(
-                recipe.model_copy(update={"train": endless}),
-                out=Path(temporary) / "run",
-                data=data,
-                trust=trust,
-                callbacks=[clock],
-            )
-        except _Enough:
-            pass
+    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as temporary, suppress(_Enough):
+        train(
+            recipe.model_copy(update={"train": endless}),
+            out=Path(temporary) / "run",
+            data=data,
+            trust=trust,
+            callbacks=[clock],
+        )
     return clock.spent / clock.steps
 
 

@@ -42,7 +42,7 @@ class Cell:
 
 
 def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, console: Console) -> Run:
-    """The run of a cell: the one that is there, continued if it was cut off, else a finished one taken over, or trained.
+    """The run of a cell: the one that is there, continued if it was cut off, or a new one.
 
     Args:
         cell: Which.

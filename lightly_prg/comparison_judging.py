@@ -120,7 +120,7 @@ class Judge:
 
 
 def _undo_scan(run: Run, backup: Path) -> None:
-    """Puts a run back to the feature that it was trained with, where a scan was cut off; else remembers that feature."""
+    """Puts a run back to the feature that it was trained with, where a scan was cut off; else remembers it."""
     if backup.is_file():
         before = read_json(backup)
         if first_difference(parse_recipe(before["recipe"]), run.recipe, scanned=True) is None:

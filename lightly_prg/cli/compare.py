@@ -42,8 +42,8 @@ def compare(
 ) -> None:
     """Compare methods on equal terms: train what is missing, judge all alike, write one table and one page.
 
-    A comparison that was cut off is finished by the same command. Methods whose data, split, size or augmentation differ
-    are refused.
+    A comparison that was cut off is finished by the same command. Methods whose data, split, size or augmentation
+    differ are refused.
 
     Examples:
       lightly-prg compare compare_quick
