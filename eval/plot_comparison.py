@@ -70,8 +70,8 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
                 handles.setdefault(label, handle)
         if handles:
             figure.legend(
-                list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4), frameon=False,
-                labelcolor=theme.text, fontsize=11,
+                list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4),
+                frameon=False, labelcolor=theme.text, fontsize=11,
             )  # fmt: skip
         return figure
 

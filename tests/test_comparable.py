@@ -48,7 +48,9 @@ def test_differences__are_named_in_one_sentence(method: str, override: str, diff
 
 def test_views__of_simclr_and_joint_prg_are_the_same_kind() -> None:
     changed = recipe("joint", "method.auxiliary.views.crop_min=0.5")
-    with pytest.raises(UserError, match=r"method.augment.crop_min is 0.08 for A, method.auxiliary.views.crop_min is 0.5"):
+    with pytest.raises(
+        UserError, match=r"method.augment.crop_min is 0.08 for A, method.auxiliary.views.crop_min is 0.5"
+    ):
         check_comparable({"A": recipe("simclr"), "B": changed})
     check_comparable({"A": recipe("mae"), "B": changed})
 

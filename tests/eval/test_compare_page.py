@@ -114,7 +114,9 @@ def test_page__is_well_formed_and_self_contained(folder: Path) -> None:
     source = write_comparison(folder).read_text(encoding="utf-8")
     page = Page(source)
     assert not [tag for tag, _ in page.tags if tag in ("script", "iframe", "i")]
-    addresses = [value for _, attributes in page.tags for key in ("src", "href", "srcset") if (value := attributes.get(key))]
+    addresses = [
+        value for _, attributes in page.tags for key in ("src", "href", "srcset") if (value := attributes.get(key))
+    ]
     assert len(addresses) >= 9  # four figures, light and dark, and the icon
     assert all(address.startswith("data:") for address in addresses)
     assert "url(" not in source

@@ -41,7 +41,13 @@ def test_verdict__follows_the_interval() -> None:
 
 
 def test_pareto_front__holds_who_is_cheaper_or_better() -> None:
-    points = {"dear": (9.0, 90.0), "cheap": (1.0, 50.0), "worse": (9.0, 80.0), "middle": (3.0, 70.0), "lost": (4.0, 70.0)}
+    points = {
+        "dear": (9.0, 90.0),
+        "cheap": (1.0, 50.0),
+        "worse": (9.0, 80.0),
+        "middle": (3.0, 70.0),
+        "lost": (4.0, 70.0),
+    }
     assert pareto_front(points) == ["cheap", "middle", "dear"]
     assert pareto_front({"a": (1.0, 1.0), "b": (1.0, 1.0)}) == ["a", "b"]
 
