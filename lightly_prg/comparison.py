@@ -16,10 +16,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from rich.markup import escape
 
 from lightly_prg.comparable import check_comparable, check_same_seeds
 from lightly_prg.comparison_budget import StepCost, budgeted, describe_cost, is_trained_here, step_cost, stored_cost
@@ -189,7 +191,7 @@ class _Work:
         done: list[Cell] = []
         page = self.folder / "comparison.html"
         for index, cell in enumerate(cells):
-            self.judge.console.say(f"[{index + 1}/{len(cells)}] {cell.label}, seed {cell.seed}".replace("[", r"\["))
+            self.judge.console.say(f"{index + 1}/{len(cells)}  {escape(cell.label)}, seed {cell.seed}")
             self.train(cell)
             if self.scanned:
                 self.judge.scan(cell, self._records(cell))
@@ -342,10 +344,10 @@ def _cells_of(
         _ = run.description  # a run that is not finished is told of before anything is measured
         if split is not None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"split": split})})
-        same = (label for known, label in methods if _differ_in_seed_alone(known, recipe))
-        label = next(same, None)
+        taken = {cell.label for cell in cells if cell.seed == recipe.seed}
+        label = _label_of(recipe, methods, taken)
         if label is None:
-            label = _free_label(re.sub(r"[-_.]?(seed|s)[-_]?\d+$", "", recipe.name) or recipe.name, methods)
+            label = _free_label(_base(recipe.name), methods)
             methods.append((recipe, label))
         twin = next((cell for cell in cells if cell.label == label and cell.seed == recipe.seed), None)
         if twin is not None:
@@ -355,9 +357,22 @@ def _cells_of(
     return sorted(cells, key=lambda cell: cell.seed)
 
 
-def _differ_in_seed_alone(first: Recipe, second: Recipe) -> bool:
+def _label_of(recipe: Recipe, methods: Sequence[tuple[Recipe, str]], taken: Container[str]) -> str | None:
+    """The label of runs that differ in their seed alone or, where a scan chose it for each, in their feature as well."""
     changes = {"seed": 0, "init_from": None}
-    return first_difference(first.model_copy(update=changes), second.model_copy(update=changes), scanned=False) is None
+    for scanned in (False, True):
+        for known, label in methods:
+            if scanned and (label in taken or _base(known.name) != _base(recipe.name)):
+                continue
+            both = (each.model_copy(update=changes) for each in (known, recipe))
+            if first_difference(*both, scanned=scanned) is None:
+                return label
+    return None
+
+
+def _base(name: str) -> str:
+    """The name of a run without its seed."""
+    return re.sub(r"[-_.]?(seed|s)[-_]?\d+$", "", name) or name
 
 
 def _free_label(name: str, methods: Sequence[tuple[Recipe, str]]) -> str:

@@ -67,13 +67,13 @@ def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, cons
         with run.lock():
             run.clear()  # what was being written when the process was killed
     if run.is_trained:
-        console.say(f"{cell.label}, seed {cell.seed}: trained already")
+        console.say("  trained already")
         return run
     if cell.source is not None and first_difference(Run(cell.source).recipe, cell.recipe, scanned=scanned) is None:
         _take_over(Run(cell.source), run)
-        console.say(f"{cell.label}, seed {cell.seed}: taken from {cell.source}")
+        console.say(f"  taken from {cell.source}")
         return Run(cell.folder)
-    console.say(f"{cell.label}, seed {cell.seed}: training in {run.folder}")
+    console.say(f"  training in {run.folder}")
     begun = run.recipe_file.is_file()
     # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
     recipe = run.recipe if begun else cell.recipe
