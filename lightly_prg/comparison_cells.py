@@ -55,15 +55,8 @@ def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, cons
         UserError: If the folder holds a run of another recipe, or training fails.
     """
     run = Run(cell.folder)
-    if run.recipe_file.is_file():
-        difference = first_difference(run.recipe, cell.recipe, scanned=scanned)
-        if difference is not None:
-            key, there, here = difference
-            raise UserError(
-                f"{run.folder} holds a run of another recipe: {key} is {there} there, {here} in the comparison. "
-                "Choose another folder with --out, or remove that run."
-            )
-    elif run.folder.exists():
+    check_run(cell, scanned=scanned)
+    if run.folder.exists() and not run.recipe_file.is_file():
         with run.lock():
             run.clear()  # what was being written when the process was killed
     if run.is_trained:
@@ -78,6 +71,24 @@ def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, cons
     # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
     recipe = run.recipe if begun else cell.recipe
     return train(recipe, out=cell.folder, data=data, resume=begun, trust=trust, console=console)
+
+
+def check_run(cell: Cell, *, scanned: bool) -> None:
+    """Refuses a run in the place of the cell that was made from another recipe.
+
+    Raises:
+        UserError: With the first key that differs.
+    """
+    run = Run(cell.folder)
+    if not run.recipe_file.is_file():
+        return
+    difference = first_difference(run.recipe, cell.recipe, scanned=scanned)
+    if difference is not None:
+        key, there, here = difference
+        raise UserError(
+            f"{run.folder} holds a run of another recipe: {key} is {there} there, {here} in the comparison. "
+            "Choose another folder with --out, or remove that run."
+        )
 
 
 def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str, Any, Any] | None:
