@@ -123,7 +123,8 @@ def test_page__is_well_formed_and_self_contained(folder: Path) -> None:
     text = " ".join(page.words)
     assert NASTY in text
     assert "93.5 ± 0.7" in text
-    assert f"{NASTY} cannot be told from PRG in k-NN" in text
+    assert f"{NASTY} is above PRG in linear" in text
+    assert "cannot be told from PRG in k-NN (k = 20) (+2.5 ± 0.5)" in text
     assert "+2.5 ± 0.5" in text
     assert "block middle at τ = 0.2, pooling mean" in text
     assert "20 CPU seconds" in text
