@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,27 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> ComparisonRecipe:
         "split": "test",
     }
     return parse_comparison(json.dumps(content))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_scan() -> Iterator[None]:
+    """Two positions on the path are enough to choose from, and nobody looks at the map of them."""
+    whole_scan = judging.scan
+
+    def scan(evaluation: Any, **options: Any) -> Any:
+        taus = (0.0, 0.3) if evaluation.description["method"] == "prg" else None
+        return whole_scan(evaluation, taus=taus, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "scan", scan)
+        patch.setattr("lightly_prg.scan.plot_scan", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn once, by ``whole``, which is made before this."""
+    monkeypatch.setattr("lightly_prg.eval.compare._draw", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")
@@ -167,17 +189,15 @@ def test_finished__does_nothing_again(
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     before = accuracies(out)
-    for name in ("training_step", "configure_optimizers"):
-        monkeypatch.setattr(Method, name, refuse)
-    for name in ("scan", "finetune_run", "evaluate_knn", "Evaluation"):
-        monkeypatch.setattr(judging, name, refuse)
-    compare(comparison, out=out, data=splits)
+    monkeypatch.setattr(Method, "training_step", refuse)
+    with monkeypatch.context() as patch:
+        for name in ("scan", "finetune_run", "evaluate_knn", "Evaluation"):
+            patch.setattr(judging, name, refuse)
+        compare(comparison, out=out, data=splits)
     assert accuracies(out) == before
     # Another question is asked anew, of the same runs.
-    monkeypatch.undo()
     evaluators = comparison.evaluators.model_dump() | {"few_shot": None, "common_dimension": 3}
     changed = comparison.model_copy(update={"evaluators": EvaluatorsRecipe.model_validate(evaluators)})
-    monkeypatch.setattr(Method, "training_step", refuse)
     compare(changed, out=out, data=splits)
     assert [column["detail"] for column in json.loads((out / "table.json").read_text())["columns"][2:]] == [
         "PCA to 3"
