@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -146,6 +147,8 @@ def _time_step(recipe: Recipe, seconds: float, *, folder: Path, data: Splits | N
     # Long enough that the clock ends it: a step costs the same wherever in the training it is.
     endless = recipe.train.model_copy(update={"epochs": 1_000_000, "max_steps": None, "checkpoint_every": 1_000_000})
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".probe-*"):
+        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as temporary, suppress(_Enough):
         train(
             recipe.model_copy(update={"train": endless}),
