@@ -156,7 +156,7 @@ def _print(page: Path, console: Any) -> None:
     from lightly_prg.eval.comparison_table import shown_difference, shown_score, table_rows
 
     comparison = read_comparison(page.parent)
-    table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split")
+    table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split", box=None, pad_edge=False)
     for column in comparison.columns:
         table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right")
     for row in table_rows(comparison):
