@@ -32,7 +32,7 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
         path: Where to write the PNG.
     """
     columns = [column for column in comparison.columns if column.key in _SHOWN] or list(comparison.columns)
-    prices = [cost for cost in COSTS if cost.key in _PRICES]
+    prices = [cost for key in _PRICES for cost in COSTS if cost.key == key]
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(760, 60 + 230 * len(columns))
@@ -63,7 +63,7 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
             if line == len(columns) - 1:
                 axes.set_xlabel(cost.full)
             if place == 0:
-                axes.set_ylabel(f"{column.full}, %")
+                axes.set_ylabel(f"{column.title}\n{column.detail}, %".replace("\n,", ","))
         handles: dict[str, Any] = {}
         for axes in figure.axes:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
