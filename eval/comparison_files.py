@@ -164,7 +164,7 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, 
             yield Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"), result["top1"]
         elif name == "robustness":
             of = "fine-tuned" if result.get("of") == "finetuned" else "linear probe"
-            yield Column("robustness", "corrupted images", of), 100.0 - result["mean_corruption_error"]
+            yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
         elif name == "common_dimension":
             detail = f"PCA to {result['dimension']}"
             yield Column("pca_knn", "k-NN", detail), result["knn"]["top1"]
