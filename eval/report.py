@@ -5,18 +5,14 @@ So it can be written for every method, in the middle of training, and again afte
 
 from __future__ import annotations
 
-import base64
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from lightly_prg.eval.measurement_rows import measurement_rows
+from lightly_prg.eval.page import environment, read_figures
 from lightly_prg.eval.result_files import (
     lookup,
     method_name,
@@ -39,18 +35,7 @@ from lightly_prg.files import write_text
 
 __all__ = ["ResultRow", "format_table", "result_rows", "verdict", "write_report"]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A figure as data URIs, and its size in CSS pixels."""
-
-    light: str
-    dark: str | None
-    width: int
-    height: int
 
 
 def write_report(run_dir: Path) -> Path:
@@ -81,27 +66,27 @@ def write_report(run_dir: Path) -> Path:
     _draw_accuracies(run_dir, tables[0] if tables else [])
     _draw_curves(run_dir, notes)
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = resources.files("lightly_prg.eval").joinpath("report.html").read_text("utf-8")
-    page = environment.from_string(source).render(
-        name=str(encoder.get("name") or recipe.get("name") or run_dir.resolve().name),
-        description=str(recipe.get("description") or ""),
-        method=method,
-        data=str(lookup(recipe, "data", "name") or lookup(encoder, "data", "name") or ""),
-        date=_date(run_dir),
-        verdict=verdict(tables[0]) if tables else "",
-        tables=[(table, column_details(table), best_scores(table)) for table in tables],
-        files=[(file, _details(file.data)) for file in files],
-        figures=_figures(run_dir, notes),
-        feature=_feature(encoder.get("feature") or lookup(recipe, "method", "feature")),
-        measurements=measurement_rows(run_dir, notes),
-        solver=str(round_trip.get("solver") or ""),
-        facts=_facts(recipe, encoder),
-        recipe_text=_text(run_dir / "recipe.yaml"),
-        notes=list(dict.fromkeys(notes)),
-        count=count,
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            name=str(encoder.get("name") or recipe.get("name") or run_dir.resolve().name),
+            description=str(recipe.get("description") or ""),
+            method=method,
+            data=str(lookup(recipe, "data", "name") or lookup(encoder, "data", "name") or ""),
+            date=_date(run_dir),
+            verdict=verdict(tables[0]) if tables else "",
+            tables=[(table, column_details(table), best_scores(table)) for table in tables],
+            files=[(file, _details(file.data)) for file in files],
+            figures=read_figures(run_dir, notes),
+            feature=feature_text(encoder.get("feature") or lookup(recipe, "method", "feature")),
+            measurements=measurement_rows(run_dir, notes),
+            solver=str(round_trip.get("solver") or ""),
+            facts=_facts(recipe, encoder),
+            recipe_text=_text(run_dir / "recipe.yaml"),
+            notes=list(dict.fromkeys(notes)),
+            count=count,
+        )
     )
     write_text(run_dir / "report.html", page)
     return run_dir / "report.html"
@@ -148,30 +133,6 @@ def _parsed(text: Any) -> float | None:
         return None
 
 
-def _figures(run_dir: Path, notes: list[str]) -> dict[str, _Picture]:
-    """The figures of a run by name, each with its dark twin."""
-    contents = {}
-    for path in sorted(run_dir.glob("figures/[!.]*.png")):
-        content = path.read_bytes() if path.is_file() else b""
-        if content.startswith(_PNG) and len(content) >= 24:
-            contents[path.stem] = content
-        else:
-            notes.append(f"{path.name} is no PNG and was left out.")
-    pictures = {}
-    for name, content in contents.items():
-        if name.removesuffix("-dark") != name and name.removesuffix("-dark") in contents:
-            continue
-        # The header holds width and height; figures have two pixels for each of the page's.
-        width, height = (int.from_bytes(content[at : at + 4], "big") // 2 for at in (16, 20))
-        dark = contents.get(f"{name}-dark")
-        pictures[name] = _Picture(_uri(content), _uri(dark) if dark else None, width, height)
-    return pictures
-
-
-def _uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-
-
 def _facts(recipe: Mapping[str, Any], encoder: Mapping[str, Any]) -> list[tuple[str, str]]:
     """How a run was made, as terms and descriptions; what is unknown is left out."""
 
@@ -194,7 +155,7 @@ def _facts(recipe: Mapping[str, Any], encoder: Mapping[str, Any]) -> list[tuple[
             (encoder.get("path") or lookup(recipe, "method", "path"), ""),
             (lookup(recipe, "method", "coupling"), "coupling"),
         ),
-        "Embedding": _joined((_feature(encoder.get("feature")), ""), (encoder.get("embedding_dim"), "dimensions")),
+        "Embedding": _joined((feature_text(encoder.get("feature")), ""), (encoder.get("embedding_dim"), "dimensions")),
         "Solver": _joined(
             (lookup(ode, "solver"), ""),
             (lookup(ode, "steps"), "steps"),
@@ -238,8 +199,8 @@ def _joined(*parts: tuple[Any, str]) -> str:
     return " · ".join(texts)
 
 
-def _feature(feature: Any) -> str:
-    """``block middle at τ = 0.3, pooling grid:2``."""
+def feature_text(feature: Any) -> str:
+    """Where an embedding is read, ``block middle at τ = 0.3, pooling grid:2``."""
     if not lookup(feature, "source"):
         return ""
     block, tau, pool = (feature.get(key) for key in ("block", "tau", "pool"))

@@ -28,6 +28,7 @@ from lightly_prg.recipe import (
     TrainRecipe,
 )
 from lightly_prg.recipe_auxiliary import ON_VIEWS
+from lightly_prg.training.batches import count_steps
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
     nothing_to_train = isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
     steps: int | None = 0
     if not nothing_to_train:
-        steps = None if info.num_train is None else info.num_train // settings.batch_size * settings.epochs
+        steps = count_steps(
+            info.num_train,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+            max_steps=settings.max_steps,
+        )
     nfe = _count_evaluations(recipe.method)
     return Estimate(
         parameters=sum(p.numel() for p in network.parameters()),

@@ -78,7 +78,7 @@ def load_data(recipe: DataRecipe, *, seed: int, progress: Callable[[int, int], N
     """
     if recipe.name == "folder":
         return _load_folder(recipe, seed=seed, progress=progress)
-    image_size, channels = _shape(recipe)
+    image_size, channels = resolved_shape(recipe)
     train, test = load_named_set(
         recipe.name,
         root=recipe.root,
@@ -98,7 +98,7 @@ def describe_data(recipe: DataRecipe) -> DataInfo:
     Raises:
         UserError: If the folder is missing or empty, or there are too few images for the split.
     """
-    image_size, channels = _shape(recipe)
+    image_size, channels = resolved_shape(recipe)
     if recipe.name == "folder":
         listing = list_folder(recipe.root)
         # Drawn, not counted, so that a class that is too small is told here already.
@@ -116,8 +116,12 @@ def describe_data(recipe: DataRecipe) -> DataInfo:
     return DataInfo(channels, image_size, num_classes, num_train, num_validation, num_test)
 
 
-def _shape(recipe: DataRecipe) -> tuple[int, int]:
-    """Image size and channels: the recipe's, or else the set's own."""
+def resolved_shape(recipe: DataRecipe) -> tuple[int, int]:
+    """Image size and channels: the recipe's, or else the set's own.
+
+    Raises:
+        UserError: If a folder of images has no size.
+    """
     named = NAMED_SETS.get(recipe.name)
     image_size = recipe.image_size or (named.image_size if named else None)
     if image_size is None:
@@ -137,7 +141,7 @@ def _split(recipe: DataRecipe, labels: Tensor, class_names: tuple[str, ...], see
 
 def _load_folder(recipe: DataRecipe, *, seed: int, progress: Callable[[int, int], None] | None) -> Splits:
     listing = list_folder(recipe.root)
-    image_size, channels = _shape(recipe)
+    image_size, channels = resolved_shape(recipe)
     labels = torch.tensor(listing.train_labels + listing.test_labels, dtype=torch.int64)
     num_train = len(listing.train_names)
     train_rows, validation_rows = _split(recipe, labels[:num_train], listing.class_names, seed)
@@ -170,5 +174,6 @@ __all__ = [
     "Splits",
     "describe_data",
     "load_data",
+    "resolved_shape",
     "wrap_dataset",
 ]

@@ -64,6 +64,7 @@ class TrainRecipe(Section):
     """How long, how fast, on what."""
 
     epochs: Positive = 200
+    max_steps: Positive | None = None  # batches at which training ends, if that is before its epochs do
     batch_size: Positive = 128  # per optimiser step and micro-step, summed over devices
     optimizer: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     lr: Annotated[Number, Field(gt=0.0)] = 2.0e-4
@@ -160,18 +161,30 @@ class Recipe(Section):
         """The fully resolved recipe; ``parse_recipe`` reads it back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None)
 
+    def training_content(self) -> dict[str, Any]:
+        """What decides the trained weights and the feature: without names, folders, devices and evaluators."""
+        content = self._deciding_content()
+        content.pop("eval")
+        return content
+
     def sha256(self) -> str:
         """Hash of what decides the result: without names, folders, devices and workers."""
-        content = self.model_dump(mode="json")
-        for section, key in _NOT_HASHED:
-            (content[section] if section else content).pop(key)
+        content = self._deciding_content()
         if content["method"].get("auxiliary", ...) is None:
             content["method"].pop("auxiliary")
+        if content["train"]["max_steps"] is None:
+            content["train"].pop("max_steps")
         if content["eval"]["knn"] is not None and content["eval"]["knn"]["transform"] == "none":
             content["eval"]["knn"].pop("transform")  # recipes from before there was a choice keep their hash
         if content["eval"]["finetune"] is not None:
             content["eval"]["finetune"] = _without_unused(content["eval"]["finetune"])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _deciding_content(self) -> dict[str, Any]:
+        content = self.model_dump(mode="json")
+        for section, key in _NOT_HASHED:
+            (content[section] if section else content).pop(key)
+        return content
 
 
 _NOT_HASHED = (
@@ -224,7 +237,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     shipped = shipped_recipes()
     if str(source) in shipped:
         return parse_recipe(shipped[str(source)], overrides=overrides, origin=str(source))
-    hint = _nearest(str(source), shipped)
+    hint = nearest(str(source), shipped)
     raise UserError(
         f"There is no recipe {str(source)!r}: no such file, and no shipped recipe of that name{hint or '.'} "
         f"Shipped recipes: {', '.join(shipped)}."
@@ -240,7 +253,7 @@ def parse_recipe(text: str, *, overrides: Sequence[str] = (), origin: str = "rec
     if not isinstance(raw, dict):
         raise UserError(f"{origin} is not a recipe: a YAML mapping with the keys name, data and method is needed.")
     for override in overrides:
-        _apply_override(raw, override)
+        apply_override(raw, override)
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
@@ -291,7 +304,7 @@ def finetune_settings(recipe: Recipe, overrides: Sequence[str] = (), **options: 
     settings = recipe.eval.finetune if recipe.eval.finetune is not None else FinetuneRecipe()
     content = settings.model_dump()
     for override in overrides:
-        _apply_override(content, override)
+        apply_override(content, override)
     content |= {key: value for key, value in options.items() if value is not None}
     try:
         return FinetuneRecipe.model_validate(content)
@@ -305,7 +318,12 @@ def explained(error: ValidationError, raw: dict[str, Any], model: type[BaseModel
     return "; ".join(dict.fromkeys(_explain(detail, raw, model) for detail in details))
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Sets ``key.sub=value`` in the raw content of a recipe.
+
+    Raises:
+        UserError: If it is no override, or does not fit the content.
+    """
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if not separator or not all(parts):
@@ -327,7 +345,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     section[parts[-1]] = value
 
 
-def _nearest(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+def nearest(key: str, known: Mapping[str, Any] | Sequence[str]) -> str:
+    """``; did you mean 'epochs'?``, or nothing where nothing is near."""
     matches = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
@@ -339,8 +358,8 @@ def _explain(detail: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
     key = ".".join(location) or "the recipe"
     if kind == "extra_forbidden":
         known = _keys_at(location[:-1], raw, root)
-        nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"; did you mean {'.'.join((*location[:-1], nearest[0]))!r}?" if nearest else "."
+        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"; did you mean {'.'.join((*location[:-1], close[0]))!r}?" if close else "."
         where = ".".join(location[:-1]) or "the top"
         return f"unknown key {key!r} (given: {given!r}){hint} Known under {where}: {', '.join(known)}"
     if kind == "missing":
@@ -352,11 +371,11 @@ def _explain(detail: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
     if kind == "union_tag_invalid":
         allowed = detail["ctx"]["expected_tags"]
         tag = detail["ctx"]["tag"]
-        return f"{key}.name is {tag!r}; allowed are {allowed}{_nearest(tag, allowed.replace(chr(39), '').split(', '))}"
+        return f"{key}.name is {tag!r}; allowed are {allowed}{nearest(tag, allowed.replace(chr(39), '').split(', '))}"
     if kind == "literal_error":
         expected = detail["ctx"]["expected"]
         names = expected.replace("'", "").replace(" or ", ", ").split(", ")
-        return f"{key} is {given!r}; allowed are {expected}{_nearest(str(given), names)}"
+        return f"{key} is {given!r}; allowed are {expected}{nearest(str(given), names)}"
     message = detail["msg"].removeprefix("Value error, ")
     if isinstance(given, dict | BaseModel):
         return f"{key}: {message}"
@@ -430,9 +449,11 @@ __all__ = [
     "TrainRecipe",
     "UNetRecipe",
     "ViTRecipe",
+    "apply_override",
     "explained",
     "finetune_settings",
     "load_recipe",
+    "nearest",
     "parse_recipe",
     "pretrained_recipe",
     "shipped_recipes",

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,6 +41,7 @@ def train(
     overwrite: bool = False,
     trust: bool = False,
     console: Console | None = None,
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Run:
     """Pretrains the method of a recipe and writes the run folder; evaluation is a step of its own.
 
@@ -52,6 +53,7 @@ def train(
         overwrite: Replace a run that is there.
         trust: Whether code that the recipe names may run.
         console: Where progress is shown; default nowhere.
+        callbacks: Further callbacks of Lightning, which see every batch; they must not change the training.
 
     Returns:
         The run, trained and with its encoder exported.
@@ -78,13 +80,13 @@ def train(
     module = build_module(recipe, data, trust=trust)
     described = describe_splits(recipe, data)
     if not first:
-        _fit(run, recipe, module, batches, data.validation, described, resume, console)
+        _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         return run
     with run.lock():
         if overwrite:
             run.clear()
         run.create(recipe)
-        log = _fit(run, recipe, module, batches, data.validation, described, resume, console)
+        log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         run.export(module.encoder(), data=described, training=log.summary())
     return run
 
@@ -191,6 +193,7 @@ def _fit(
     described: dict[str, Any],
     resume: bool,
     console: Console,
+    callbacks: Sequence[pl.Callback],
 ) -> TrainingLog:
     settings = recipe.train
     state = read_checkpoint(run.checkpoint, recipe) if resume and run.checkpoint.is_file() else None
@@ -205,7 +208,7 @@ def _fit(
         run.metrics,
         console,
         steps_per_epoch=batches.steps_per_epoch,
-        epochs=settings.epochs,
+        total=batches.total,
         batch_size=settings.batch_size,
         held_out=held_out,
         held_out_every=settings.checkpoint_every,
@@ -247,7 +250,7 @@ def _fit(
         precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
-        callbacks=[log, checkpoint, snapshots],
+        callbacks=[log, checkpoint, snapshots, *callbacks],
         logger=_tensorboard(run) if is_first_process() else False,
         log_every_n_steps=50,
         limit_val_batches=0,

@@ -4,6 +4,7 @@
 # Importing a module registers its commands; `--help` lists them in this order.
 from lightly_prg.cli import (  # noqa: F401
     job as _job,
+    compare as _compare,
     judge as _judge,
     scan as _scan,
     classify as _classify,

@@ -16,11 +16,16 @@ def list_recipes() -> None:
     from rich.table import Table
 
     from lightly_prg.recipe import parse_recipe, shipped_recipes
+    from lightly_prg.recipe_comparison import parse_comparison, shipped_comparisons
 
     table = Table("recipe", "what it does", box=None, pad_edge=False)
     for name, text in shipped_recipes().items():
         table.add_row(name, parse_recipe(text, origin=name).description)
     Console().print(table)
+    compared = Table("\nfor lightly-prg compare", "\nwhat it compares", box=None, pad_edge=False)
+    for name, text in shipped_comparisons().items():
+        compared.add_row(name, parse_comparison(text, origin=name).description)
+    Console().print(compared)
 
 
 @recipes_app.command("show")
@@ -30,7 +35,12 @@ def show_recipe(
 ) -> None:
     """Print a recipe; redirect it into a file to make your own."""
     from lightly_prg.recipe import load_recipe, shipped_recipes
+    from lightly_prg.recipe_comparison import load_comparison, shipped_comparisons
 
+    comparisons = shipped_comparisons()
+    if name in comparisons:
+        typer.echo(load_comparison(name).to_yaml() if resolved else comparisons[name], nl=False)
+        return
     recipe = load_recipe(name)
     shipped = shipped_recipes()
     typer.echo(recipe.to_yaml() if resolved or name not in shipped else shipped[name], nl=False)

@@ -17,6 +17,12 @@ from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import Recipe
 
 
+def count_steps(num_images: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
+    """Batches of a whole training."""
+    steps = num_images // batch_size * epochs
+    return steps if max_steps is None else min(steps, max_steps)
+
+
 class BatchStream(Sampler[list[int]]):
     """Yields the image numbers of this process's part of every batch, over all epochs.
 
@@ -30,6 +36,7 @@ class BatchStream(Sampler[list[int]]):
         start: Position (in batches) of the first batch that is yielded.
         rank: Which part of each global batch this process takes.
         processes: How many parts there are.
+        max_steps: Batches after which the stream ends, if that is before its epochs do.
     """
 
     def __init__(
@@ -42,19 +49,20 @@ class BatchStream(Sampler[list[int]]):
         start: int = 0,
         rank: int = 0,
         processes: int = 1,
+        max_steps: int | None = None,
     ) -> None:
         self.num_images = num_images
         self.batch_size = batch_size
-        self.epochs = epochs
         self.seed = seed
         self.start = start
         self.rank = rank
         self.processes = processes
         self.steps_per_epoch = num_images // batch_size
+        self.total = count_steps(num_images, batch_size=batch_size, epochs=epochs, max_steps=max_steps)
 
     def __len__(self) -> int:
         # All of them, also when the stream starts in the middle: Lightning counts the ones before as done.
-        return self.epochs * self.steps_per_epoch
+        return self.total
 
     def __iter__(self) -> Iterator[list[int]]:
         share = self.batch_size // self.processes
@@ -88,7 +96,12 @@ class TrainingData(LightningDataModule):
                 f"train.batch_size is {recipe.train.batch_size}, but there are {len(images)} training images."
             )
         self.steps_per_epoch = len(images) // recipe.train.batch_size
-        self.total = self.steps_per_epoch * recipe.train.epochs
+        self.total = count_steps(
+            len(images),
+            batch_size=recipe.train.batch_size,
+            epochs=recipe.train.epochs,
+            max_steps=recipe.train.max_steps,
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The stream of batches of this process."""
@@ -104,6 +117,7 @@ class TrainingData(LightningDataModule):
             start=self.start,
             rank=self.trainer.global_rank,
             processes=processes,
+            max_steps=settings.max_steps,
         )
         workers = decoding_workers(settings.num_workers, processes=processes)
         return self.images.loader(batch_sampler=stream, num_workers=workers)

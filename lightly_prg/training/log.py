@@ -34,7 +34,7 @@ class TrainingLog(Callback):
         path: metrics.csv. On resume its rows beyond the checkpoint are dropped, then it is appended to.
         console: Where progress is shown.
         steps_per_epoch: Batches of an epoch.
-        epochs: Epochs of the training.
+        total: Batches of the whole training.
         batch_size: Images of a global batch.
         held_out: The validation images.
         held_out_every: Epochs between two measurements.
@@ -49,7 +49,7 @@ class TrainingLog(Callback):
         console: Console,
         *,
         steps_per_epoch: int,
-        epochs: int,
+        total: int,
         batch_size: int,
         held_out: ImageSet,
         held_out_every: int,
@@ -60,7 +60,7 @@ class TrainingLog(Callback):
         self.path = path
         self.console = console
         self.steps_per_epoch = steps_per_epoch
-        self.epochs = epochs
+        self.total = total
         self.batch_size = batch_size
         self.held_out = held_out.subset(range(min(held_out_images, len(held_out))))
         self.held_out_every = held_out_every * steps_per_epoch
@@ -102,14 +102,14 @@ class TrainingLog(Callback):
 
     def summary(self) -> dict[str, Any]:
         """What the training cost and where it ended, for encoder.json."""
-        total = self.steps_per_epoch * self.epochs
+        epochs = self.total / self.steps_per_epoch
         return {
-            "epochs": self.epochs,
-            "steps": total,
-            "images": total * self.batch_size,
+            "epochs": int(epochs) if epochs.is_integer() else round(epochs, 4),
+            "steps": self.total,
+            "images": self.total * self.batch_size,
             "wall_seconds": round(self.wall_seconds, 1),
             "cpu_seconds": round(self.cpu_seconds, 1),
-            "images_per_second": round(total * self.batch_size / max(self.wall_seconds, 1e-9), 1),
+            "images_per_second": round(self.total * self.batch_size / max(self.wall_seconds, 1e-9), 1),
             "device": self.device,
             "precision": self.precision,
             "final_train_loss": self.last["train_loss"],
@@ -118,17 +118,12 @@ class TrainingLog(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clocks and the progress bar, and drops rows that will be written again."""
-        self._clock = (time.monotonic(), _cpu_seconds())
+        self._clock = (time.monotonic(), cpu_seconds())
         self._stretch = (self.step, time.monotonic())
         if trainer.is_global_zero:
             _keep_rows(self.path, up_to_step=self.step)
-        self._task = self.console.task(f"training {self.epochs} epochs", self.total, done=self.step)
+        self._task = self.console.task(f"training {self.summary()['epochs']:g} epochs", self.total, done=self.step)
         self._update: Update = self._task.__enter__()
-
-    @property
-    def total(self) -> int:
-        """Batches of the whole training."""
-        return self.steps_per_epoch * self.epochs
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -194,7 +189,7 @@ class TrainingLog(Callback):
         return total / len(self.held_out)
 
     def _measure_time(self) -> None:
-        wall, cpu = time.monotonic(), _cpu_seconds()
+        wall, cpu = time.monotonic(), cpu_seconds()
         self.wall_seconds += wall - self._clock[0]
         self.cpu_seconds += cpu - self._clock[1]
         self._clock = (wall, cpu)
@@ -224,7 +219,7 @@ def _keep_rows(path: Path, *, up_to_step: int) -> None:
     write_text(path, "\n".join([",".join(COLUMNS), *kept]) + "\n")
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
     """CPU time of this process and its children (data workers)."""
     process = psutil.Process()
     times = process.cpu_times()

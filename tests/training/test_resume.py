@@ -209,6 +209,21 @@ def test_init_from__starts_with_the_weights_of_a_run(tmp_path: Path, tiny_recipe
         assert torch.equal(module.ema.module.state_dict()[key], value)
 
 
+def test_max_steps__ends_the_training_and_its_schedule(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits
+) -> None:
+    """A training of two epochs by ``epochs`` or by ``max_steps`` is the same, the learning rate included."""
+    by_epochs = tiny_recipe.train.model_copy(update={"epochs": 2, "warmup_epochs": 1.0})
+    by_steps = tiny_recipe.train.model_copy(update={"epochs": 4, "warmup_epochs": 2.0, "max_steps": 10})
+    runs = [
+        train(tiny_recipe.model_copy(update={"train": settings}), out=tmp_path / name, data=tiny_splits)
+        for name, settings in (("epochs", by_epochs), ("steps", by_steps))
+    ]
+    assert runs[0].weights_file.read_bytes() == runs[1].weights_file.read_bytes()
+    assert runs[1].description["training"]["steps"] == 10
+    assert runs[1].description["training"]["epochs"] == 2
+
+
 class TestBatchStream:
     def test_epochs__are_permutations_that_differ(self) -> None:
         stream = BatchStream(12, batch_size=4, epochs=2, seed=0)
@@ -222,6 +237,11 @@ class TestBatchStream:
         whole = list(BatchStream(13, batch_size=4, epochs=3, seed=5))
         for start in range(len(whole)):
             assert list(BatchStream(13, batch_size=4, epochs=3, seed=5, start=start)) == whole[start:]
+
+    def test_max_steps__cuts_the_stream_of_longer_epochs(self) -> None:
+        whole = list(BatchStream(13, batch_size=4, epochs=3, seed=5))
+        assert list(BatchStream(13, batch_size=4, epochs=3, seed=5, max_steps=4)) == whole[:4]
+        assert len(BatchStream(13, batch_size=4, epochs=3, seed=5, max_steps=100)) == len(whole)
 
     def test_processes__share_the_global_batch(self) -> None:
         whole = list(BatchStream(13, batch_size=4, epochs=2, seed=1))

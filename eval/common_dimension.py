@@ -1,0 +1,50 @@
+"""Embeddings of different lengths brought to one: the leading principal components of the training embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from lightly_prg.errors import UserError
+from lightly_prg.eval.embeddings import Embeddings, check_same_encoder
+
+
+def to_common_dimension(train: Embeddings, *others: Embeddings, dimension: int) -> tuple[Embeddings, ...]:
+    """Projects embeddings on the ``dimension`` directions of the largest variance of the training embeddings.
+
+    The components are centred and keep their variances; labels are not used.
+
+    Args:
+        train: ``(N, D)``, whose mean and directions are taken.
+        others: Embeddings of the same encoder.
+        dimension: At most D, and below N: N points span N - 1 directions.
+
+    Returns:
+        All of them with ``dimension`` features, ``train`` first.
+
+    Raises:
+        UserError: If there are not so many directions.
+        ValueError: If the embeddings come from different encoders.
+    """
+    check_same_encoder((train, *others))
+    rows, columns = train.features.shape
+    if not 1 <= dimension <= min(columns, rows - 1):
+        raise UserError(
+            f"{rows} embeddings of dimension {columns} have no {dimension} principal components; at most "
+            f"{min(columns, rows - 1)} are there."
+        )
+    mean = train.features.mean(axis=0, dtype=np.float64)
+    centred = train.features.astype(np.float64) - mean
+    # The smaller of the two products: its eigenvectors lead to the same directions.
+    if columns <= rows:
+        _, vectors = np.linalg.eigh(centred.T @ centred)
+        directions = vectors[:, ::-1][:, :dimension]
+    else:
+        values, vectors = np.linalg.eigh(centred @ centred.T)
+        directions = centred.T @ vectors[:, ::-1][:, :dimension]
+        directions /= np.sqrt(np.maximum(values[::-1][:dimension], np.finfo(np.float64).tiny))
+    return tuple(
+        dataclasses.replace(part, features=((part.features - mean) @ directions).astype(np.float32))
+        for part in (train, *others)
+    )

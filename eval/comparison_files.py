@@ -1,0 +1,210 @@
+"""Reading the folder of a comparison: what was measured of every method with every seed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightly_prg.errors import UserError
+from lightly_prg.eval.result_files import lookup, number
+from lightly_prg.files import read_json
+
+_SPACE = "\N{NO-BREAK SPACE}"
+Curve = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One accuracy of the table.
+
+    Attributes:
+        key: Its name in files, ``knn``.
+        title: Its title for readers.
+        detail: What has to be known beside the title.
+    """
+
+    key: str
+    title: str
+    detail: str = ""
+
+    @property
+    def full(self) -> str:
+        """Title and detail."""
+        return f"{self.title} ({self.detail})" if self.detail else self.title
+
+
+@dataclass(frozen=True)
+class CellResults:
+    """What was measured of one method with one seed.
+
+    Attributes:
+        label: The method's.
+        seed: Of everything.
+        scores: Top-1 in percent by the key of the column.
+        facts: What its encoder is and cost, as ``facts.json`` has it.
+        results: The results by evaluator.
+        losses: The training curve, ``(share of the training, loss)``; empty where it is not there.
+    """
+
+    label: str
+    seed: int
+    scores: Mapping[str, float]
+    facts: Mapping[str, Any]
+    results: Mapping[str, Mapping[str, Any]]
+    losses: Curve
+
+    def fact(self, *keys: str) -> float | None:
+        """A number deep in the facts; None where it is not known."""
+        return number(lookup(self.facts, *keys))
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Embedding speed."""
+        values = (number(result.get("images_per_second")) for result in self.results.values())
+        return next((value for value in values if value), None)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The folder of a comparison.
+
+    Attributes:
+        about: ``comparison.json``: names, seeds, budget, split.
+        columns: The accuracies that were measured, in order.
+        cells: By method in the order of the recipe, then by seed.
+        notes: What readers should know of missing parts.
+        recipe_text: The comparison's recipe; empty where runs were listed.
+    """
+
+    about: Mapping[str, Any]
+    columns: tuple[Column, ...]
+    cells: tuple[CellResults, ...]
+    notes: tuple[str, ...]
+    recipe_text: str
+
+    @property
+    def labels(self) -> list[str]:
+        """The methods of which there is something."""
+        return list(dict.fromkeys(cell.label for cell in self.cells))
+
+    @property
+    def reference(self) -> str:
+        """The method that differences are taken to."""
+        wanted = str(self.about.get("reference"))
+        return wanted if wanted in self.labels else self.labels[0]
+
+    def of(self, label: str) -> list[CellResults]:
+        """The cells of a method by seed."""
+        return sorted((cell for cell in self.cells if cell.label == label), key=lambda cell: cell.seed)
+
+    def by_seed(self, label: str, key: str) -> dict[int, float]:
+        """The accuracies of a method in a column."""
+        return {cell.seed: cell.scores[key] for cell in self.of(label) if key in cell.scores}
+
+
+def read_comparison(folder: Path) -> Comparison:
+    """Reads what ``lightly_prg.comparison`` writes.
+
+    Raises:
+        UserError: If there is no comparison, nothing was measured yet, or methods were measured on different numbers of
+            images.
+    """
+    folder = Path(folder)
+    about = read_json(folder / "comparison.json")
+    columns: dict[str, Column] = {}
+    cells = []
+    for entry in about.get("cells", ()):
+        files = folder / "results" / str(entry["key"])
+        results = {
+            name: read_json(files / f"{name}.json")["result"]
+            for name in about["evaluators"]
+            if (files / f"{name}.json").is_file()
+        }
+        facts = read_json(files / "facts.json")["result"] if (files / "facts.json").is_file() else {}
+        scores = {}
+        for column, top1 in _scores(results):
+            columns.setdefault(column.key, column)
+            scores[column.key] = top1
+        losses = _read_losses(_path(folder, entry["run"]) / "metrics.csv")
+        cells.append(CellResults(entry["label"], int(entry["seed"]), scores, facts, results, losses))
+    if not cells:
+        raise UserError(f"{folder} holds no results yet.")
+    order = {label: index for index, label in enumerate(about["methods"])}
+    cells.sort(key=lambda cell: (order.get(cell.label, len(order)), cell.seed))
+    _check_counts(cells)
+    recipe = folder / "comparison.yaml"
+    return Comparison(
+        about=about,
+        columns=tuple(columns.values()),
+        cells=tuple(cells),
+        notes=tuple(_notes(about, cells)),
+        recipe_text=recipe.read_text("utf-8") if recipe.is_file() else "",
+    )
+
+
+def _path(folder: Path, run: str) -> Path:
+    """A run of the comparison itself, or one that lies elsewhere."""
+    inside = folder / "runs" / Path(run).name
+    return inside if inside.is_dir() else Path(run)
+
+
+def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, float]]:
+    for name, result in results.items():
+        if name == "knn":
+            yield Column("knn", "k-NN", _SPACE.join(("k", "=", f"{result['k']}"))), result["top1"]
+        elif name == "linear":
+            yield Column("linear", "linear"), result["top1"]
+        elif name == "few_shot":
+            labels = int(result["labels"])
+            yield Column("few_shot", "linear, few labels", f"{labels} per class"), result["top1"]
+        elif name == "finetune":
+            yield Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"), result["top1"]
+        elif name == "robustness":
+            of = "fine-tuned" if result.get("of") == "finetuned" else "linear probe"
+            yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
+        elif name == "common_dimension":
+            detail = f"PCA to {result['dimension']}"
+            yield Column("pca_knn", "k-NN", detail), result["knn"]["top1"]
+            yield Column("pca_linear", "linear", detail), result["linear"]["top1"]
+
+
+def _check_counts(cells: list[CellResults]) -> None:
+    """Refuses accuracies on different numbers of images."""
+    first: dict[tuple[str, int], CellResults] = {}
+    for cell in cells:
+        for name in cell.results:
+            other = first.setdefault((name, cell.seed), cell)
+            counts = [number(each.results[name].get("num_test")) for each in (other, cell)]
+            if counts[0] != counts[1]:
+                raise UserError(
+                    f"{other.label} and {cell.label} cannot be compared: {name} was measured on {counts[0]:g} images "
+                    f"for {other.label}, {counts[1]:g} for {cell.label}."
+                )
+
+
+def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
+    seeds = about.get("seeds", [])
+    for label in about["methods"]:
+        there = [cell.seed for cell in cells if cell.label == label]
+        if len(there) < len(seeds):
+            yield f"{label}: {len(there)} of {len(seeds)} seeds so far."
+    for cell in cells:
+        for name, result in cell.results.items():
+            if result.get("converged") is False:
+                yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."
+
+
+def _read_losses(metrics: Path) -> Curve:
+    """Training losses over the share of the training; a line that cannot be read ends the curve."""
+    points: Curve = []
+    try:
+        with metrics.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                points.append((float(row["step"]), float(row["train_loss"])))
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        pass
+    total = points[-1][0] if points else 1.0
+    return [(step / total, loss) for step, loss in points]

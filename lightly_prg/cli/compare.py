@@ -1,0 +1,171 @@
+"""The command that compares methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lightly_prg.cli.app import JOB, app
+from lightly_prg.cli.common import TrustOption, refuse
+
+
+@app.command(rich_help_panel=JOB)
+def compare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="COMPARISON [KEY=VALUE]... | RUN RUN...",
+            help="A comparison recipe, by file or by the name of a shipped one (compare_quick), and changes to it; or "
+            "finished run folders.",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The comparison's folder. Default: comparisons/<name>.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Of finished runs: validation or test. Default: what all their recipes say."),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The method that differences are taken to. Default: the first.")
+    ] = None,
+    may_differ: Annotated[
+        list[str] | None,
+        typer.Option("--may-differ", help="augment or train_size: where that is what is compared. May be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the resolved comparison and what there is already; do nothing.")
+    ] = False,
+    trust: TrustOption = False,
+) -> None:
+    """Compare methods on equal terms: train what is missing, judge all alike, write one table and one page.
+
+    A comparison that was cut off is finished by the same command. Methods whose data, split, size or augmentation
+    differ are refused.
+
+    Examples:
+      lightly-prg compare compare_quick
+
+      lightly-prg compare my_comparison.yaml budget.amount=600 seeds=[0,1,2] --out comparisons/long
+
+      lightly-prg compare runs/a runs/b --split test
+    """
+    runs = [source for source in sources if (Path(source) / "recipe.yaml").is_file()]
+    console, page = _console(), None
+    if runs or len([source for source in sources if "=" not in source]) > 1:
+        refuse(dry_run, "--dry-run goes with a comparison recipe.")
+        page = _compare_runs(sources, split, reference, may_differ or [], out, trust, console)
+    else:
+        page = _compare_recipe(sources, split, reference, may_differ or [], out, dry_run, trust, console)
+    if page is not None:
+        _print(page, console)
+
+
+def _console() -> Any:
+    from lightly_prg.console import Console
+
+    return Console()
+
+
+def _compare_runs(
+    sources: list[str],
+    split: str | None,
+    reference: str | None,
+    may_differ: list[str],
+    out: Path | None,
+    trust: bool,
+    console: Any,
+) -> Path:
+    refuse(
+        any("=" in source and not Path(source).exists() for source in sources),
+        "Finished runs have their recipes already; KEY=VALUE goes with a comparison recipe.",
+    )
+    refuse(split not in (None, "validation", "test"), f"The split is {split!r}; allowed are validation and test.")
+    wrong = [name for name in may_differ if name not in ("augment", "train_size")]
+    refuse(bool(wrong), f"--may-differ is {wrong[0] if wrong else ''!r}; allowed are augment and train_size.")
+    from lightly_prg.run import Run
+
+    for source in sources:
+        Run.open(source)  # before torch is imported: a mistyped folder is told at once
+    from lightly_prg.comparison import compare_runs
+
+    return compare_runs(
+        sources,
+        split=split,  # type: ignore[arg-type]
+        reference=reference,
+        may_differ=may_differ,
+        out=out,
+        trust=trust,
+        console=console,
+    )
+
+
+def _compare_recipe(
+    sources: list[str],
+    split: str | None,
+    reference: str | None,
+    may_differ: list[str],
+    out: Path | None,
+    dry_run: bool,
+    trust: bool,
+    console: Any,
+) -> Path | None:
+    from lightly_prg.recipe_comparison import load_comparison
+
+    changes = [source for source in sources if "=" in source and not Path(source).exists()]
+    named = [source for source in sources if source not in changes]
+    refuse(not named, "Say what to compare: a comparison recipe, or run folders.")
+    changes += [f"split={split}"] if split is not None else []
+    changes += [f"reference={reference}"] if reference is not None else []
+    changes += [f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []
+    recipe = load_comparison(named[0], changes)
+    if dry_run:
+        typer.echo(recipe.to_yaml(), nl=False)
+        for line in _state(recipe, Path(out or recipe.out or Path("comparisons") / recipe.name)):
+            typer.echo(line)
+        return None
+    from lightly_prg.comparison import compare as run_comparison
+    from lightly_prg.training.checkpoint import Interrupted
+
+    try:
+        return run_comparison(recipe, out=out, trust=trust, console=console)
+    except Interrupted as stop:
+        typer.echo("Interrupted: what is finished is kept; the same command continues.", err=True)
+        raise typer.Exit(128 + stop.signal_number) from None
+
+
+def _state(recipe: Any, folder: Path) -> list[str]:
+    """What there is of every cell."""
+    from lightly_prg.run import Run
+
+    lines = []
+    for seed in recipe.seeds:
+        for method in recipe.methods:
+            run = Run(folder / "runs" / f"{method.slug}-seed{seed}")
+            state = "trained" if run.is_trained else "begun" if run.recipe_file.is_file() else "missing"
+            lines.append(f"{run.folder}  {state}")
+    return lines
+
+
+def _print(page: Path, console: Any) -> None:
+    from rich.table import Table
+
+    from lightly_prg.eval.comparison_files import read_comparison
+    from lightly_prg.eval.comparison_table import shown_difference, shown_score, table_rows
+
+    comparison = read_comparison(page.parent)
+    table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split", box=None, pad_edge=False)
+    for column in comparison.columns:
+        table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right")
+    for row in table_rows(comparison):
+        cells = []
+        for column in comparison.columns:
+            text = shown_score(row.scores.get(column.key))
+            difference = row.differences.get(column.key)
+            cells.append(text if difference is None else f"{text}\n({shown_difference(difference)})")
+        table.add_row(row.label, *cells)
+    console.say(table)
+    console.say(f"In brackets: paired difference to {comparison.reference} and its standard error.")
+    console.say(f"Page: {page}")

@@ -1,0 +1,129 @@
+"""The cells of a comparison, method x seed: finding, taking over or training the run of each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightly_prg.console import Console
+from lightly_prg.data import Splits
+from lightly_prg.errors import UserError
+from lightly_prg.files import replacing
+from lightly_prg.recipe import FinetuneRecipe, Recipe
+from lightly_prg.run import Run
+from lightly_prg.train import train
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method with one seed.
+
+    Attributes:
+        label: The method's.
+        seed: Of everything.
+        key: Names its files.
+        recipe: What is trained, or was.
+        folder: The run.
+        source: A finished run that may serve in its place; None to train.
+        finetune: How this method is fine-tuned, if at all.
+    """
+
+    label: str
+    seed: int
+    key: str
+    recipe: Recipe
+    folder: Path
+    source: Path | None = None
+    finetune: FinetuneRecipe | None = None
+
+
+def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, console: Console) -> Run:
+    """The run of a cell: the one that is there, continued if it was cut off, or a new one.
+
+    Args:
+        cell: Which.
+        scanned: Whether the feature is chosen by a scan, so that the run's may be another than the recipe's.
+        data: The images, where they are not the recipe's.
+        trust: Whether the recipe's code may run.
+        console: Where progress is shown.
+
+    Raises:
+        UserError: If the folder holds a run of another recipe, or training fails.
+    """
+    run = Run(cell.folder)
+    check_run(cell, scanned=scanned)
+    if run.folder.exists() and not run.recipe_file.is_file():
+        with run.lock():
+            run.clear()  # what was being written when the process was killed
+    if run.is_trained:
+        console.say("  trained already")
+        return run
+    if cell.source is not None and first_difference(Run(cell.source).recipe, cell.recipe, scanned=scanned) is None:
+        _take_over(Run(cell.source), run)
+        console.say(f"  taken from {cell.source}")
+        return Run(cell.folder)
+    console.say(f"  training in {run.folder}")
+    begun = run.recipe_file.is_file()
+    # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
+    recipe = run.recipe if begun else cell.recipe
+    return train(recipe, out=cell.folder, data=data, resume=begun, trust=trust, console=console)
+
+
+def check_run(cell: Cell, *, scanned: bool) -> None:
+    """Refuses a run in the place of the cell that was made from another recipe.
+
+    Raises:
+        UserError: With the first key that differs.
+    """
+    run = Run(cell.folder)
+    if not run.recipe_file.is_file():
+        return
+    difference = first_difference(run.recipe, cell.recipe, scanned=scanned)
+    if difference is not None:
+        key, there, here = difference
+        raise UserError(
+            f"{run.folder} holds a run of another recipe: {key} is {there} there, {here} in the comparison. "
+            "Choose another folder with --out, or remove that run."
+        )
+
+
+def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str, Any, Any] | None:
+    """The first key that decides the training, or the feature, in which two recipes differ; None if there is none.
+
+    Args:
+        there: One recipe.
+        here: Another.
+        scanned: Leave the feature and its solver out.
+    """
+    contents = []
+    for recipe in (there, here):
+        content = recipe.training_content()
+        if scanned:
+            for key in ("feature", "ode"):
+                content["method"].pop(key, None)
+        contents.append(content)
+    return _difference(contents[0], contents[1])
+
+
+def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for name in (*there, *(name for name in here if name not in there)):
+            found = _difference(there.get(name), here.get(name), f"{key}.{name}".lstrip("."))
+            if found is not None:
+                return found
+        return None
+    return None if there == here else (key, there, here)
+
+
+def _take_over(source: Run, run: Run) -> None:
+    """Copies what a trained run consists of; its encoder's description last, which says that it is whole."""
+    with run.lock():
+        for file in (source.recipe_file, source.metrics, source.weights_file, source.encoder_file):
+            if file.is_file():
+                with replacing(run.folder / file.name) as temporary:
+                    shutil.copyfile(file, temporary)
+                    os.utime(temporary)

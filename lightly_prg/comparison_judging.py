@@ -1,0 +1,247 @@
+"""Judging the cells of a comparison: every method by the same evaluators with the same options."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightly_prg.classifier import finetune_run, robustness
+from lightly_prg.comparison_cells import Cell, first_difference
+from lightly_prg.comparison_records import Records
+from lightly_prg.console import Console
+from lightly_prg.cost import estimate
+from lightly_prg.data import DataInfo, Splits
+from lightly_prg.errors import UserError
+from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear, result_to_dict
+from lightly_prg.eval.common_dimension import to_common_dimension
+from lightly_prg.evaluation import Evaluation
+from lightly_prg.files import read_json, write_json, write_text
+from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load_recipe, parse_recipe
+from lightly_prg.recipe_comparison import EvaluatorsRecipe
+from lightly_prg.run import Run
+from lightly_prg.scan import scan
+
+
+@dataclass(frozen=True)
+class JudgedRun(Run):
+    """A run that is judged by the options of a comparison in place of its recipe's own.
+
+    Args:
+        folder: The run.
+        settings: The comparison's.
+    """
+
+    settings: EvalRecipe
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the run with the evaluators of the comparison."""
+        return load_recipe(self.recipe_file).model_copy(update={"eval": self.settings})
+
+    def write_result(self, evaluator: str, result: Mapping[str, Any], *, own_options: bool) -> Path:
+        """Writes one result; under the plain name only where the run's own options are the comparison's."""
+        own = own_options and load_recipe(self.recipe_file).eval == self.settings
+        return super().write_result(evaluator, result, own_options=own)
+
+
+@dataclass
+class Judge:
+    """Measures the cells of one comparison.
+
+    Args:
+        evaluators: What is measured.
+        settings: The same as the ``eval`` section of a run.
+        splits: Gives the images of a recipe.
+        trust: Whether the recipes' code may run.
+        console: Where progress is shown.
+    """
+
+    evaluators: EvaluatorsRecipe
+    settings: EvalRecipe
+    splits: Callable[[Recipe], Splits]
+    trust: bool
+    console: Console
+
+    def scan(self, cell: Cell, records: Records) -> None:
+        """Chooses the feature of a run on validation images and stores it in the run.
+
+        A scan that was cut off starts from the run as it was trained, so that it comes to the same choice.
+        """
+        request = {"criterion": None}
+        if records.known("scan", request=request, recipe_sha256=Run(cell.folder).description["recipe_sha256"]):
+            return
+        _undo_scan(Run(cell.folder), records.folder / "unscanned.json")
+        run = Run(cell.folder)
+        evaluation = Evaluation(run, data=self.splits(run.recipe), console=self.console, trust=self.trust)
+        result = result_to_dict(scan(evaluation, write=True))
+        kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")
+        records.measured(
+            "scan",
+            lambda: {**{key: result[key] for key in kept}, "cells": len(result["cells"])},
+            request=request,
+            recipe_sha256=Run(cell.folder).description["recipe_sha256"],
+        )
+
+    def judge(self, cell: Cell, records: Records) -> None:
+        """Everything that concerns one cell alone."""
+        work = _CellWork(self, cell, records)
+        work.measure("facts", {}, work.facts)
+        evaluators = self.evaluators
+        if evaluators.knn is not None:
+            work.measure("knn", {"knn": evaluators.knn}, lambda: work.evaluation.knn(split=self.settings.split))
+        if evaluators.linear is not None:
+            work.measure(
+                "linear", {"linear": evaluators.linear}, lambda: work.evaluation.linear(split=self.settings.split)
+            )
+        if evaluators.few_shot is not None:
+            labels = evaluators.few_shot.labels
+            work.measure(
+                "few_shot",
+                {"few_shot": evaluators.few_shot, "linear": evaluators.linear},
+                lambda: work.evaluation.linear(split=self.settings.split, labels=labels),
+            )
+        if cell.finetune is not None:
+            work.measure("finetune", {"finetune": cell.finetune}, work.finetune)
+        if evaluators.robustness is not None:
+            request: dict[str, Any] = {"robustness": evaluators.robustness}
+            if evaluators.robustness.of == "finetuned":
+                request["finetune"] = cell.finetune
+            work.measure("robustness", request, work.robustness)
+
+    def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
+        """k-NN and linear probe after PCA to a dimension that all cells have."""
+        work = _CellWork(self, cell, records)
+        request = {"dimension": dimension, "knn": self.evaluators.knn, "linear": self.evaluators.linear}
+        work.measure("common_dimension", request, lambda: work.at_dimension(dimension))
+
+
+def _undo_scan(run: Run, backup: Path) -> None:
+    """Puts a run back to the feature that it was trained with, where a scan was cut off; else remembers it."""
+    if backup.is_file():
+        before = read_json(backup)
+        if first_difference(parse_recipe(before["recipe"]), run.recipe, scanned=True) is None:
+            write_json(run.encoder_file, before["encoder"])
+            write_text(run.recipe_file, before["recipe"])
+            return
+    recipe = run.recipe_file.read_text(encoding="utf-8")
+    write_json(backup, {"encoder": run.description, "recipe": recipe})
+
+
+class _CellWork:
+    """The measurements of one cell; images and encoder are read when the first needs them."""
+
+    def __init__(self, judge: Judge, cell: Cell, records: Records) -> None:
+        self.judge = judge
+        self.cell = cell
+        self.records = records
+        self.run = JudgedRun(cell.folder, judge.settings)
+        self.description = self.run.description
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(
+            self.run,
+            data=self.judge.splits(self.run.recipe),
+            console=self.judge.console,
+            trust=self.judge.trust,
+        )
+
+    def measure(self, name: str, request: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> None:
+        settings = self.judge.settings
+        content: dict[str, Any] = {"split": settings.split, "batch_size": settings.batch_size}
+        for key, value in request.items():
+            content[key] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        self.records.measured(name, work, request=content, recipe_sha256=self.description["recipe_sha256"])
+
+    def facts(self) -> dict[str, Any]:
+        """What the encoder is and cost, measured or counted; times are those of the training."""
+        data, description = self.evaluation.splits, self.description
+        info = DataInfo(
+            data.train.channels,
+            data.train.image_size,
+            data.train.num_classes,
+            len(data.train),
+            len(data.validation),
+            len(data.test),
+        )
+        cost = estimate(self.run.recipe, info, trust=self.judge.trust)
+        kept = ("method", "feature", "ode", "input_shape", "parameters", "embedding_dim", "nfe", "data", "training")
+        return {
+            **{key: description[key] for key in kept if key in description},
+            "embedding_macs": cost.embedding_macs,
+            "training_macs": cost.training_macs,
+            "versions": description.get("versions", {}),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+        }
+
+    def finetune(self) -> dict[str, Any]:
+        """The result of fine-tuning; its model is a run of its own."""
+        assert self.cell.finetune is not None
+        target = Run(self._finetuned)
+        if target.folder.exists() and not target.recipe_file.is_file():
+            with target.lock():
+                target.clear()  # what was being written when the process was killed
+        _, result = finetune_run(
+            self.evaluation,
+            self.cell.finetune,
+            split=self.judge.settings.split,
+            out=target.folder,
+            overwrite=True,
+        )
+        return result
+
+    def robustness(self) -> dict[str, Any]:
+        """Accuracy on corrupted images, of a probe or of the fine-tuned model."""
+        wanted = self.judge.evaluators.robustness
+        assert wanted is not None
+        evaluation = self.evaluation
+        if wanted.of == "finetuned":
+            run = JudgedRun(self._finetuned, self.judge.settings)
+            evaluation = Evaluation(
+                run, data=self.evaluation.splits, console=self.judge.console, trust=self.judge.trust
+            )
+        result, _ = robustness(evaluation, split=self.judge.settings.split, max_images=wanted.max_images)
+        return {**result, "of": wanted.of}
+
+    def at_dimension(self, dimension: int) -> dict[str, Any]:
+        """k-NN and linear probe as ``Evaluation`` has them, on projected features."""
+        evaluation, settings = self.evaluation, self.judge.settings
+        knn = settings.knn if settings.knn is not None else KNNRecipe()
+        linear = settings.linear if settings.linear is not None else LinearRecipe()
+        has_validation = settings.split == "test" and len(evaluation.splits.validation) > 0
+        names = ["train", settings.split, *(["validation"] if has_validation else [])]
+        try:
+            train, judged, *rest = to_common_dimension(
+                *(evaluation.embeddings("run", name) for name in names), dimension=dimension
+            )
+        except UserError as error:
+            raise UserError(f"evaluators.common_dimension, {self.cell.label}: {error}") from None
+        classes = evaluation.splits.train.num_classes
+        nearest = evaluate_knn(
+            concatenate(train, *rest),
+            judged,
+            k=knn.k,
+            ks=tuple(sorted({*knn.ks, knn.k})),
+            temperature=knn.temperature,
+            transform=knn.transform,
+            num_classes=classes,
+        )
+        probe = evaluate_linear(
+            train,
+            judged,
+            validation=rest[0] if rest else None,
+            max_iterations=linear.max_iterations,
+            seed=self.run.recipe.seed,
+            num_classes=classes,
+            device=str(evaluation.target),
+        )
+        return {"dimension": dimension, "knn": result_to_dict(nearest), "linear": result_to_dict(probe)}
+
+    @property
+    def _finetuned(self) -> Path:
+        return self.records.folder.parent.parent / "finetuned" / self.cell.key

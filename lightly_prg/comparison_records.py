@@ -1,0 +1,56 @@
+"""What a comparison has measured so far: one file for each cell and evaluator, not believed for another question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightly_prg.errors import UserError
+from lightly_prg.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Records:
+    """The results of one cell.
+
+    Args:
+        folder: Where they lie, ``results/<cell>``.
+    """
+
+    folder: Path
+
+    def known(self, name: str, *, request: Mapping[str, Any], recipe_sha256: str) -> dict[str, Any] | None:
+        """The result of a measurement if it was made of this encoder with these options.
+
+        Args:
+            name: Of the evaluator.
+            request: All its options.
+            recipe_sha256: The hash of the run's recipe, its feature included.
+        """
+        try:
+            content = read_json(self.folder / f"{name}.json")
+        except UserError:  # missing, or damaged: measured again
+            return None
+        if content.get("request") != dict(request) or content.get("recipe_sha256") != recipe_sha256:
+            return None
+        result = content.get("result")
+        return result if isinstance(result, dict) else None
+
+    def measured(
+        self,
+        name: str,
+        work: Callable[[], Mapping[str, Any]],
+        *,
+        request: Mapping[str, Any],
+        recipe_sha256: str,
+    ) -> dict[str, Any]:
+        """The result that is known, or else that of ``work``, which is written."""
+        known = self.known(name, request=request, recipe_sha256=recipe_sha256)
+        if known is not None:
+            return known
+        result = dict(work())
+        content = {"request": dict(request), "recipe_sha256": recipe_sha256, "result": result}
+        write_json(self.folder / f"{name}.json", content)
+        return result

@@ -1,0 +1,137 @@
+"""Comparing runs that are finished: which of them are one method, and judging them alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from pathlib import Path
+from typing import Literal
+
+from lightly_prg.comparable import check_comparable, check_same_seeds
+from lightly_prg.comparison_cells import Cell, first_difference
+from lightly_prg.comparison_judging import Judge
+from lightly_prg.comparison_work import Images, Work, check_folder
+from lightly_prg.console import Console
+from lightly_prg.data import Splits
+from lightly_prg.errors import UserError
+from lightly_prg.recipe import Recipe
+from lightly_prg.recipe_comparison import EvaluatorsRecipe, MethodEntry
+from lightly_prg.run import Run
+
+
+def compare_runs(
+    folders: Sequence[str | Path],
+    *,
+    evaluators: EvaluatorsRecipe | None = None,
+    split: Literal["validation", "test"] | None = None,
+    reference: str | None = None,
+    may_differ: Sequence[str] = (),
+    out: str | Path | None = None,
+    data: Splits | None = None,
+    trust: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Judges finished runs beside each other; runs that differ in their seed alone are one method.
+
+    Args:
+        folders: Of the runs, which are read in place.
+        evaluators: What is measured; default k-NN, linear probe and few labels.
+        split: What is judged; default what all their recipes say.
+        reference: The label that differences are taken to; default the first.
+        may_differ: As in ``ComparisonRecipe``.
+        out: The folder; default ``comparisons/`` and the names of the methods.
+        data: Image sets of your own, where the runs were trained on them.
+        trust: Whether code that recipes name may run.
+        console: Where progress is shown; default nowhere.
+
+    Returns:
+        The path of comparison.html.
+
+    Raises:
+        UserError: If a folder holds no finished run, or the runs were given unequal conditions.
+    """
+    console = console if console is not None else Console(quiet=True)
+    evaluators = evaluators if evaluators is not None else EvaluatorsRecipe()
+    cells = _cells_of([Run.open(folder) for folder in folders], split, evaluators)
+    by_label = {cell.label: cell.recipe for cell in cells}
+    check_comparable({f"{cell.folder}": cell.recipe for cell in cells}, may_differ=may_differ)
+    check_same_seeds({label: [cell.seed for cell in cells if cell.label == label] for label in by_label})
+    if reference is not None and reference not in by_label:
+        raise UserError(f"The reference is {reference!r}; allowed are {', '.join(map(repr, by_label))}.")
+    judged = cells[0].recipe.eval.split
+    name = "-".join(dict.fromkeys(cell.key.rsplit("-seed", 1)[0] for cell in cells))[:80]
+    folder = Path(out) if out is not None else Path("comparisons") / name
+    check_folder(folder)
+    with Run(folder).lock():
+        work = Work(
+            folder=folder,
+            judge=Judge(
+                evaluators,
+                evaluators.settings(judged, cells[0].recipe.eval.batch_size),
+                Images(data, console).of,
+                trust,
+                console,
+            ),
+            facts={
+                "name": name,
+                "description": "",
+                "methods": list(by_label),
+                "reference": reference or cells[0].label,
+                "seeds": sorted({cell.seed for cell in cells}),
+                "budget": None,
+                "costs": {},
+                "scan": False,
+                "may_differ": list(may_differ),
+            },
+            train=lambda cell: Run(cell.folder),
+            scanned=False,
+        )
+        return work.do(cells)
+
+
+def _cells_of(
+    runs: Sequence[Run], split: Literal["validation", "test"] | None, evaluators: EvaluatorsRecipe
+) -> list[Cell]:
+    """Finished runs as cells: those that differ in their seed alone have one label."""
+    methods: list[tuple[Recipe, str]] = []
+    cells: list[Cell] = []
+    for run in runs:
+        recipe = run.recipe
+        _ = run.description  # a run that is not finished is told of before anything is measured
+        if split is not None:
+            recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"split": split})})
+        taken = {cell.label for cell in cells if cell.seed == recipe.seed}
+        label = _label_of(recipe, methods, taken)
+        if label is None:
+            label = _free_label(_base(recipe.name), methods)
+            methods.append((recipe, label))
+        twin = next((cell for cell in cells if cell.label == label and cell.seed == recipe.seed), None)
+        if twin is not None:
+            raise UserError(f"{twin.folder} and {run.folder} are runs of the same recipe with the same seed.")
+        key = f"{MethodEntry(label=label, recipe='run').slug}-seed{recipe.seed}"
+        cells.append(Cell(label, recipe.seed, key, recipe, run.folder, finetune=evaluators.finetune))
+    return sorted(cells, key=lambda cell: cell.seed)
+
+
+def _label_of(recipe: Recipe, methods: Sequence[tuple[Recipe, str]], taken: Container[str]) -> str | None:
+    """The label of runs that differ in their seed alone or, where a scan chose it, their feature."""
+    changes = {"seed": 0, "init_from": None}
+    for scanned in (False, True):
+        for known, label in methods:
+            if scanned and (label in taken or _base(known.name) != _base(recipe.name)):
+                continue
+            both = (each.model_copy(update=changes) for each in (known, recipe))
+            if first_difference(*both, scanned=scanned) is None:
+                return label
+    return None
+
+
+def _base(name: str) -> str:
+    """The name of a run without its seed."""
+    return re.sub(r"[-_.]?(seed|s)[-_]?\d+$", "", name) or name
+
+
+def _free_label(name: str, methods: Sequence[tuple[Recipe, str]]) -> str:
+    taken = {label for _, label in methods}
+    candidates = (name if number == 1 else f"{name} {number}" for number in range(1, len(methods) + 2))
+    return next(candidate for candidate in candidates if candidate not in taken)

@@ -1,0 +1,245 @@
+"""Comparison recipes: which methods, which seeds, how much training each, judged by what.
+
+As ``lightly_prg.recipe``, nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from lightly_prg.errors import UserError
+from lightly_prg.recipe import (
+    EvalRecipe,
+    FewShotRecipe,
+    FinetuneRecipe,
+    KNNRecipe,
+    LinearRecipe,
+    Recipe,
+    apply_override,
+    explained,
+    load_recipe,
+    nearest,
+)
+from lightly_prg.recipe_section import Integer, Number, Positive, Section
+
+# What a fine-tuning may have of its own in a method; all else is the comparison's.
+_FINETUNE_KEYS = ("feature", "ode", "blocks", "beta")
+
+
+class MethodEntry(Section):
+    """One line of the table.
+
+    Attributes:
+        label: Its name in tables and figures.
+        recipe: A recipe by name or path, or a run folder: a run of the same recipe serves for its seed and is not
+            trained again.
+        overrides: ``key=value``, as ``lightly-prg train`` takes them.
+        finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
+            ``beta``.
+    """
+
+    label: Annotated[str, Field(min_length=1)]
+    recipe: str
+    overrides: tuple[str, ...] = ()
+    finetune: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _finetune_is_the_methods_own(self) -> MethodEntry:
+        for override in self.finetune:
+            key = override.partition("=")[0].split(".")[0].strip()
+            if key not in _FINETUNE_KEYS:
+                raise ValueError(
+                    f"finetune of {self.label!r} has {override!r}: a method decides over "
+                    f"{', '.join(_FINETUNE_KEYS)}, the comparison over all else"
+                )
+        return self
+
+    @property
+    def slug(self) -> str:
+        """The label as a part of file names."""
+        return re.sub(r"[^\w.+-]+", "-", self.label).strip("-.").lower() or "method"
+
+
+class BudgetRecipe(Section):
+    """How much training every method gets: so many seconds of CPU or GPU, epochs, or multiply-adds."""
+
+    kind: Literal["cpu_seconds", "gpu_seconds", "epochs", "macs"]
+    amount: Annotated[Number, Field(gt=0.0)]
+
+
+class RobustnessRecipe(Section):
+    """Accuracy on corrupted images; see ``lightly_prg.eval.evaluate_robustness``."""
+
+    max_images: Positive | None = 1000  # drawn by class; None: all
+    of: Literal["probe", "finetuned"] = "probe"  # a linear probe on the frozen encoder, or the fine-tuned model
+
+
+class EvaluatorsRecipe(Section):
+    """What every method is judged by; None leaves an evaluator out."""
+
+    knn: KNNRecipe | None = KNNRecipe()
+    linear: LinearRecipe | None = LinearRecipe()
+    few_shot: FewShotRecipe | None = FewShotRecipe()
+    finetune: FinetuneRecipe | None = None
+    robustness: RobustnessRecipe | None = None
+    common_dimension: Positive | Literal["auto"] | None = "auto"  # after PCA; auto: the smallest of all
+
+    @model_validator(mode="after")
+    def _robustness_has_its_model(self) -> EvaluatorsRecipe:
+        if self.robustness is not None and self.robustness.of == "finetuned" and self.finetune is None:
+            raise ValueError("robustness of the fine-tuned model needs `finetune` as well")
+        return self
+
+    def settings(self, split: Literal["validation", "test"], batch_size: int) -> EvalRecipe:
+        """The ``eval`` section that every run of the comparison is judged by."""
+        return EvalRecipe(
+            split=split,
+            batch_size=batch_size,
+            knn=self.knn,
+            linear=self.linear,
+            few_shot=self.few_shot,
+            finetune=self.finetune,
+            controls=(),
+        )
+
+
+class ComparisonRecipe(Section):
+    """Everything about a comparison.
+
+    Attributes:
+        name: Names the folder.
+        description: What it is to tell.
+        methods: The lines of the table.
+        reference: The label that differences are taken to; default the first.
+        seeds: Every method is trained once with each.
+        overrides: ``key=value`` for all methods, before their own.
+        budget: None: as long as the recipes say.
+        evaluators: What is measured.
+        scan: Whether each method's feature is chosen on validation images before it is judged.
+        split: What is judged.
+        batch_size: Of embedding.
+        may_differ: What methods may differ in although a comparison needs it equal: what it is about.
+        out: The folder; default ``comparisons/<name>``.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")]
+    description: str = ""
+    methods: Annotated[tuple[MethodEntry, ...], Field(min_length=1)]
+    reference: str | None = None
+    seeds: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
+    overrides: tuple[str, ...] = ()
+    budget: BudgetRecipe | None = None
+    evaluators: EvaluatorsRecipe = EvaluatorsRecipe()
+    scan: bool = False
+    split: Literal["validation", "test"] = "validation"
+    batch_size: Positive = 250
+    may_differ: tuple[Literal["augment", "train_size"], ...] = ()
+    out: str | None = None
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> ComparisonRecipe:
+        slugs = [method.slug for method in self.methods]
+        for index, slug in enumerate(slugs):
+            if slug in slugs[:index]:
+                first = self.methods[slugs.index(slug)].label
+                raise ValueError(
+                    f"the labels {first!r} and {self.methods[index].label!r} give the same folder {slug!r}"
+                )
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}; each may stand there once")
+        labels = [method.label for method in self.methods]
+        if self.reference is not None and self.reference not in labels:
+            raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(map(repr, labels))}")
+        return self
+
+    def recipe_of(self, method: MethodEntry, seed: int) -> Recipe:
+        """The recipe of one cell, before its budget.
+
+        Raises:
+            UserError: If the method's recipe or an override is wrong.
+        """
+        settings = self.evaluators.settings(self.split, self.batch_size)
+        try:
+            recipe = load_recipe(method.recipe, (*self.overrides, *method.overrides))
+        except UserError as error:
+            raise UserError(f"Method {method.label!r}: {error}") from None
+        return recipe.model_copy(update={"name": f"{method.slug}-seed{seed}", "seed": seed, "eval": settings})
+
+    def finetune_of(self, method: MethodEntry) -> FinetuneRecipe | None:
+        """The fine-tuning of a method: the comparison's, with what belongs to the method.
+
+        Raises:
+            UserError: If an override does not fit.
+        """
+        if self.evaluators.finetune is None:
+            return None
+        content = self.evaluators.finetune.model_dump()
+        for override in method.finetune:
+            apply_override(content, override)
+        try:
+            return FinetuneRecipe.model_validate(content)
+        except ValidationError as error:
+            raise UserError(f"Method {method.label!r}: {explained(error, content, FinetuneRecipe)}") from None
+
+    def to_yaml(self) -> str:
+        """The fully resolved recipe; ``parse_comparison`` reads it back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None)
+
+
+def shipped_comparisons() -> dict[str, str]:
+    """Maps the name of every shipped comparison recipe to its text."""
+    folder = resources.files("lightly_prg.recipes").joinpath("comparisons")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> ComparisonRecipe:
+    """Reads a comparison recipe by path or shipped name and applies ``key.sub=value`` overrides.
+
+    Args:
+        source: Path of a YAML file, the name of a shipped comparison, or the folder of a comparison.
+        overrides: For example ``["budget.amount=60", "seeds=[0]"]``; values are read as YAML.
+
+    Raises:
+        UserError: If there is no such recipe, or a key, type or value is wrong.
+    """
+    path = Path(source)
+    if path.is_dir() and (path / "comparison.yaml").is_file():
+        path = path / "comparison.yaml"
+    if path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Cannot read the comparison recipe {path}: {error}.") from None
+        return parse_comparison(text, overrides=overrides, origin=str(path))
+    shipped = shipped_comparisons()
+    if str(source) in shipped:
+        return parse_comparison(shipped[str(source)], overrides=overrides, origin=str(source))
+    hint = nearest(str(source), shipped)
+    raise UserError(
+        f"There is no comparison {str(source)!r}: no such file, no run folder, and no shipped comparison of that name"
+        f"{hint or '.'} Shipped comparisons: {', '.join(shipped)}."
+    )
+
+
+def parse_comparison(text: str, *, overrides: Sequence[str] = (), origin: str = "comparison") -> ComparisonRecipe:
+    """Parses YAML text into a comparison recipe, see ``load_comparison``."""
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{origin} is not a comparison: a YAML mapping with the keys name and methods is needed.")
+    for override in overrides:
+        apply_override(raw, override)
+    try:
+        return ComparisonRecipe.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explained(error, raw, ComparisonRecipe)}") from None

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightly_prg.cli import main
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Runs a command in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "argv", ["lightly-prg", *arguments])
+    capsys.readouterr()
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_dry_run__tells_what_is_missing_and_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(monkeypatch, capsys, "compare", "compare_quick", "seeds=[3]", "--dry-run", "--out", "there")
+    assert code == 0
+    assert "seeds: [3]" in out
+    assert "there/runs/simclr-seed3  missing" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compare_quik",), "'compare_quick'"),
+        (("compare_quick", "budget.kind=hours"), "budget.kind is 'hours'"),
+        (("compare_quick", "--reference", "me"), "reference is 'me'"),
+        (("a", "b"), "There is no run folder a."),
+        (("seeds=[1]",), "Say what to compare"),
+    ],
+)
+def test_mistakes__end_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, "compare", *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recipes__list_and_show_comparisons(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = call(monkeypatch, capsys, "recipes", "list")
+    assert "quickstart" in out
+    assert "compare_quick" in out
+    _, out, _ = call(monkeypatch, capsys, "recipes", "show", "compare_quick")
+    assert "budget: {kind: cpu_seconds" in out

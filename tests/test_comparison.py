@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lightly_prg.comparison_judging as judging
+from lightly_prg.comparison import compare, compare_runs
+from lightly_prg.comparison_budget import StepCost, budgeted, step_cost
+from lightly_prg.comparison_judging import Judge
+from lightly_prg.console import Console
+from lightly_prg.data import DataInfo, Splits
+from lightly_prg.errors import UserError
+from lightly_prg.image_set import ImageSet
+from lightly_prg.methods.method import Method
+from lightly_prg.recipe import parse_recipe
+from lightly_prg.recipe_comparison import BudgetRecipe, ComparisonRecipe, EvaluatorsRecipe, parse_comparison
+from lightly_prg.run import Run
+
+PRG = """
+name: p
+data: {name: digits}
+method:
+  name: prg
+  backbone: {name: unet, channels: 8, multipliers: [1, 2], blocks: 1, attention: [], middle_attention: false}
+  ode: {steps: 1}
+  feature: {source: block, block: middle, tau: 0.3}
+  augment: {horizontal_flip: false}
+train: {epochs: 9, batch_size: 8, lr: 1.0e-2, warmup_epochs: 3, ema_decay: 0.9, precision: 32, accelerator: cpu}
+"""
+MAE = """
+name: m
+data: {name: digits}
+method:
+  name: mae
+  backbone: {patch_size: 4, width: 16, depth: 2, heads: 2}
+  decoder: {width: 8, depth: 1, heads: 2}
+  augment: {horizontal_flip: false}
+train: {epochs: 5, batch_size: 8, lr: 1.0e-3, warmup_epochs: 1, precision: 32, accelerator: cpu}
+"""
+# 44 images in batches of 8: 5 batches an epoch; a budget of 1.4 epochs is 7 batches.
+EVALUATORS = {"knn": {"k": 5, "ks": [5]}, "linear": {"max_iterations": 20}, "few_shot": {"labels": 2, "draws": 2}}
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    def images(count: int, seed: int) -> ImageSet:
+        generator = torch.Generator().manual_seed(seed)
+        pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        labels = torch.arange(count) % 2
+        pixels[labels == 1, :, :4] //= 2
+        return ImageSet(pixels, labels=labels, names=[f"{seed}-{i}" for i in range(count)], class_names=["up", "down"])
+
+    return Splits(images(44, 0), images(12, 1), images(20, 2))
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> ComparisonRecipe:
+    folder = tmp_path_factory.mktemp("recipes")
+    for name, text in (("prg", PRG), ("mae", MAE)):
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    content = {
+        "name": "tiny",
+        "methods": [
+            {"label": "PRG", "recipe": str(folder / "prg.yaml")},
+            {"label": "MAE", "recipe": str(folder / "mae.yaml")},
+        ],
+        "seeds": [0, 1],
+        "budget": {"kind": "epochs", "amount": 1.4},
+        "evaluators": EVALUATORS,
+        "scan": True,
+        "split": "test",
+    }
+    return parse_comparison(json.dumps(content))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_scan() -> Iterator[None]:
+    """Two positions on the path are enough to choose from, and nobody looks at the map of them."""
+    whole_scan = judging.scan
+
+    def scan(evaluation: Any, **options: Any) -> Any:
+        taus = (0.0, 0.3) if evaluation.description["method"] == "prg" else None
+        return whole_scan(evaluation, taus=taus, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "scan", scan)
+        patch.setattr("lightly_prg.scan.plot_scan", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are drawn once, by ``whole``, which is made before this."""
+    monkeypatch.setattr("lightly_prg.eval.compare._draw", lambda *arguments: None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, comparison: ComparisonRecipe, splits: Splits) -> Path:
+    """The comparison as it goes without interruption."""
+    return compare(comparison, out=tmp_path_factory.mktemp("whole") / "out", data=splits).parent
+
+
+def accuracies(folder: Path) -> Any:
+    content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+    return [(row["label"], row["by_seed"], row["differences"]) for row in content["methods"]]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_folder__has_tables_page_runs_and_results(whole: Path) -> None:
+    table = json.loads((whole / "table.json").read_text(encoding="utf-8"))
+    assert [column["key"] for column in table["columns"]] == ["knn", "linear", "few_shot", "pca_knn", "pca_linear"]
+    assert [row["label"] for row in table["methods"]] == ["PRG", "MAE"]
+    assert table["costs"]["PRG"]["steps"] == table["costs"]["MAE"]["steps"] == [7, 7]
+    for row in table["methods"]:
+        assert set(row["by_seed"]["linear"]) == {"0", "1"}
+        assert row["costs"]["steps"] == 7
+        assert all(row["costs"][key] > 0 for key in ("parameters", "embedding_macs", "training_macs", "nfe"))
+    for seed in (0, 1):
+        run = Run(whole / "runs" / f"prg-seed{seed}")
+        assert run.recipe.train.max_steps == 7
+        assert run.recipe.train.epochs == 2
+        assert run.recipe.train.warmup_epochs == pytest.approx(2 / 3)
+        assert run.description["training"]["epochs"] == 1.4
+        assert run.metrics.read_text(encoding="utf-8").splitlines()[-1].startswith("7,1.4,")
+    for name in ("table.md", "table.csv", "table.tex", "comparison.html", "figures/learning_curves-dark.png"):
+        assert (whole / name).is_file()
+
+
+def test_killed_anywhere__ends_with_the_same_accuracies(
+    tmp_path: Path, whole: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    step, judge, scan = Method.training_step, Judge.judge, judging.scan
+
+    def dies_in_training(self: Method, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == 6:  # behind a checkpoint
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    def dies_before_judging(*arguments: Any) -> None:
+        raise Killed
+
+    def dies_behind_the_scan(*arguments: Any, **options: Any) -> Any:
+        scan(*arguments, **options)
+        raise Killed
+
+    def dies_behind_the_first_cell(self: Judge, cell: Any, records: Any) -> None:
+        if cell.label == "MAE":
+            raise Killed
+        judge(self, cell, records)
+
+    for target, name, broken in (
+        (Method, "training_step", dies_in_training),
+        (judging, "scan", dies_behind_the_scan),
+        (Judge, "judge", dies_before_judging),
+        (Judge, "judge", dies_behind_the_first_cell),
+        (Judge, "judge_at", dies_before_judging),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(target, name, broken)
+            with pytest.raises(Killed):
+                compare(comparison, out=out, data=splits)
+        if name == "training_step":  # what a kill can leave of a run that had hardly begun
+            (out / "runs" / "mae-seed1").mkdir(parents=True)
+            (out / "runs" / "mae-seed1" / ".recipe.1.yaml").write_text("name: m", encoding="utf-8")
+    compare(comparison, out=out, data=splits)
+    assert accuracies(out) == accuracies(whole)
+    for cell in ("prg-seed0", "mae-seed1"):
+        weights = [(folder / "runs" / cell / "encoder.safetensors").read_bytes() for folder in (out, whole)]
+        assert weights[0] == weights[1]
+
+
+def test_finished__does_nothing_again(
+    tmp_path: Path, whole: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("done again")
+
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    before = accuracies(out)
+    monkeypatch.setattr(Method, "training_step", refuse)
+    with monkeypatch.context() as patch:
+        for name in ("scan", "finetune_run", "evaluate_knn", "Evaluation"):
+            patch.setattr(judging, name, refuse)
+        compare(comparison, out=out, data=splits)
+    assert accuracies(out) == before
+    # Another question is asked anew, of the same runs.
+    evaluators = comparison.evaluators.model_dump() | {"few_shot": None, "common_dimension": 3}
+    changed = comparison.model_copy(update={"evaluators": EvaluatorsRecipe.model_validate(evaluators)})
+    compare(changed, out=out, data=splits)
+    assert [column["detail"] for column in json.loads((out / "table.json").read_text())["columns"][2:]] == [
+        "PCA to 3"
+    ] * 2
+
+
+def test_other_recipe__is_refused_and_named(whole: Path, comparison: ComparisonRecipe, splits: Splits) -> None:
+    changed = comparison.model_copy(update={"overrides": ("train.lr=0.5",)})
+    with pytest.raises(UserError, match=r"prg-seed0 holds a run of another recipe: train.lr is 0.01 there, 0.5 in"):
+        compare(changed, out=whole, data=splits)
+    methods = tuple(
+        method.model_copy(update={"overrides": ("data.validation_fraction=0.3",)}) if method.label == "MAE" else method
+        for method in comparison.methods
+    )
+    with pytest.raises(
+        UserError, match=r"PRG and MAE cannot be compared: data.validation_fraction is 0.1 for PRG, 0.3"
+    ):
+        compare(comparison.model_copy(update={"methods": methods}), out=whole, data=splits)
+
+
+def test_finished_runs__are_compared_in_place_and_taken_over(
+    tmp_path: Path, whole: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [whole / "runs" / f"{name}-seed{seed}" for name in ("prg", "mae") for seed in (0, 1)]
+    before = [(run / "recipe.yaml").read_bytes() for run in runs]
+    evaluators = comparison.evaluators.model_copy(update={"common_dimension": None})
+    page = compare_runs(runs, evaluators=evaluators, out=tmp_path / "runs", data=splits)
+    ours, theirs = accuracies(page.parent), accuracies(whole)
+    assert [row[0] for row in ours] == ["prg", "mae"]
+    for (_, mine, _), (_, others, _) in zip(ours, theirs, strict=True):
+        assert mine == {key: others[key] for key in mine}
+    assert [(run / "recipe.yaml").read_bytes() for run in runs] == before
+    with pytest.raises(UserError, match="seeds, which decide over the split, are 0, 1 for prg, 0 for mae"):
+        compare_runs(runs[:3], out=tmp_path / "unequal", data=splits)
+    with pytest.raises(UserError, match="same recipe with the same seed"):
+        compare_runs([runs[0], runs[0]], out=tmp_path / "twice", data=splits)
+
+    # A run of the same recipe serves for its seed.
+    one = comparison.methods[0].model_copy(update={"recipe": str(runs[0])})
+    again = comparison.model_copy(update={"methods": (one,), "seeds": (0,), "reference": None})
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(Method, "training_step", refuse)
+    out = compare(again, out=tmp_path / "taken", data=splits).parent
+    assert (out / "runs" / "prg-seed0" / "encoder.safetensors").read_bytes() == (
+        runs[0] / "encoder.safetensors"
+    ).read_bytes()
+
+
+class TestBudget:
+    recipe = parse_recipe(PRG)
+
+    def test_epochs_and_macs__are_exact(self) -> None:
+        cost = StepCost(seconds=None, macs=1000.0, images=8)
+        whole = budgeted(self.recipe, BudgetRecipe(kind="epochs", amount=4), cost, num_train=44)
+        assert (whole.train.epochs, whole.train.max_steps) == (4, None)
+        assert whole.train.warmup_epochs == pytest.approx(4 / 3)  # a third, as before
+        macs = budgeted(self.recipe, BudgetRecipe(kind="macs", amount=12_999), cost, num_train=44)
+        assert (macs.train.epochs, macs.train.max_steps) == (3, 12)
+        assert macs.train.warmup_epochs == pytest.approx(1.0)
+
+    def test_seconds__are_divided_by_those_of_a_step(self) -> None:
+        cost = StepCost(seconds=0.25, macs=1000.0, images=8)
+        recipe = budgeted(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=5.1), cost, num_train=44)
+        assert (recipe.train.epochs, recipe.train.max_steps) == (4, None)  # 20 steps are 4 epochs of 5
+        with pytest.raises(UserError, match=r"0.1 CPU seconds is less than one step of p, which takes 0.25"):
+            budgeted(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=0.1), cost, num_train=44)
+
+    def test_probe__measures_steps_and_leaves_nothing(self, tmp_path: Path, splits: Splits) -> None:
+        info = DataInfo(1, 8, 2, 44, 12, 20)
+        options: dict[str, Any] = {"folder": tmp_path, "data": splits, "trust": False, "console": Console(quiet=True)}
+        cost = step_cost(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=1), info, **options)
+        assert cost.seconds is not None
+        assert 1e-4 < cost.seconds < 1.0
+        assert cost.images == 8
+        assert list(tmp_path.iterdir()) == []
+        # Twice the batch, twice the multiply-adds.
+        double = self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update={"batch_size": 16})})
+        counted = step_cost(double, BudgetRecipe(kind="macs", amount=1), info, **options)
+        assert counted.macs == pytest.approx(2 * cost.macs)
+        with pytest.raises(UserError, match="in GPU seconds, but p trains on cpu"):
+            step_cost(self.recipe, BudgetRecipe(kind="gpu_seconds", amount=1), info, **options)
+
+    def test_measured_cost__is_kept_for_a_resumption(
+        self, tmp_path: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls = []
+
+        def measure(recipe: Any, *arguments: Any, **options: Any) -> StepCost:
+            calls.append(recipe.name)
+            return StepCost(0.5 / len(calls), 1.0, 8)
+
+        def stop(*arguments: Any, **options: Any) -> None:
+            raise Killed
+
+        monkeypatch.setattr("lightly_prg.comparison.step_cost", measure)
+        monkeypatch.setattr("lightly_prg.comparison.trained", stop)
+        timed = comparison.model_copy(update={"budget": BudgetRecipe(kind="cpu_seconds", amount=3)})
+        for _ in range(2):
+            with pytest.raises(Killed):
+                compare(timed, out=tmp_path, data=splits)
+        assert calls == ["prg-seed0", "mae-seed0"]
+        stored = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
+        assert [(cost["label"], cost["seconds_per_step"]) for cost in stored.values()] == [("PRG", 0.5), ("MAE", 0.25)]
+
+
+def test_judged_run__leaves_the_runs_own_result_alone(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.create(parse_recipe(PRG))
+    content = {"encoder": "run", "split": "test", "options": {}}
+    same, other = run.recipe.eval, run.recipe.eval.model_copy(update={"batch_size": 7})
+    for settings, plain in ((other, False), (same, True)):
+        judged = judging.JudgedRun(tmp_path, settings)
+        assert judged.recipe == run.recipe.model_copy(update={"eval": settings})
+        path = judged.write_result("knn", content, own_options=True)
+        assert (path.name == "knn.json") is plain

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from lightly_prg.errors import UserError
+from lightly_prg.recipe import load_recipe, shipped_recipes
+from lightly_prg.recipe_comparison import load_comparison, parse_comparison, shipped_comparisons
+
+TWO = """
+name: two
+methods:
+  - {label: PRG, recipe: quickstart}
+  - {label: Slow PRG, recipe: quickstart, overrides: [train.epochs=3], finetune: [feature.source=state]}
+seeds: [4, 5]
+overrides: [train.epochs=2, train.lr=1e-2]
+evaluators: {linear: null, finetune: {epochs: 7}}
+split: test
+"""
+
+
+@pytest.mark.parametrize("name", sorted(shipped_comparisons()))
+def test_shipped__load_with_all_their_methods(name: str) -> None:
+    comparison = load_comparison(name)
+    assert comparison.description
+    for method in comparison.methods:
+        assert comparison.recipe_of(method, 0).eval.split == comparison.split
+    assert parse_comparison(comparison.to_yaml()) == comparison
+
+
+def test_shipped__are_no_recipes_of_runs() -> None:
+    assert "compare_quick" in shipped_comparisons()
+    assert "compare_quick" not in shipped_recipes()
+
+
+def test_cell__has_shared_overrides_before_its_own_and_the_comparisons_evaluators() -> None:
+    comparison = parse_comparison(TWO)
+    first, second = (comparison.recipe_of(method, 5) for method in comparison.methods)
+    assert (first.train.epochs, second.train.epochs) == (2, 3)
+    assert first.train.lr == second.train.lr == 1e-2
+    assert (first.name, second.name) == ("prg-seed5", "slow-prg-seed5")
+    assert first.seed == 5
+    assert first.eval == second.eval
+    assert first.eval.linear is None
+    assert first.eval.controls == ()
+    assert first.eval.split == "test"
+
+
+def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
+    comparison = parse_comparison(TWO)
+    first, second = (comparison.finetune_of(method) for method in comparison.methods)
+    assert first is not None
+    assert second is not None
+    assert second.feature == {"source": "state"}
+    assert first == second.model_copy(update={"feature": None})
+    assert first.epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("budget={kind: hours, amount: 1}", "budget.kind is 'hours'; allowed are 'cpu_seconds'"),
+        ("budget={kind: macs, amount: 0}", "budget.amount is 0"),
+        ("metods=[]", "did you mean 'methods'"),
+        ("evaluators.knnn={}", "did you mean 'evaluators.knn'"),
+        ("reference=MAE", "reference is 'MAE'; allowed are 'PRG', 'Slow PRG'"),
+        ("seeds=[1, 1]", "each may stand there once"),
+        ("evaluators={robustness: {of: finetuned}}", "needs `finetune`"),
+        ("methods=[{label: A b, recipe: x}, {label: a-b, recipe: y}]", "the same folder 'a-b'"),
+        ("methods=[{label: A, recipe: x, finetune: [epochs=9]}]", "the comparison over all else"),
+    ],
+)
+def test_mistakes__are_named(change: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_comparison(TWO, overrides=[change])
+    assert message in str(caught.value)
+
+
+def test_unknown__names_the_nearest_and_the_method() -> None:
+    with pytest.raises(UserError, match="'compare_quick'"):
+        load_comparison("compare_quik")
+    wrong = parse_comparison(TWO, overrides=["methods=[{label: A, recipe: quickstat}]"])
+    with pytest.raises(UserError, match=r"Method 'A'.*'quickstart'"):
+        wrong.recipe_of(wrong.methods[0], 0)
+
+
+def test_hash__knows_max_steps_only_where_it_decides() -> None:
+    base = load_recipe("quickstart")
+    assert base.sha256() == load_recipe("quickstart", ["train.max_steps=null"]).sha256()
+    assert base.sha256() != load_recipe("quickstart", ["train.max_steps=5"]).sha256()
