@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lightly_prg.eval.calibration import expected_calibration_error
+from lightly_prg.eval.clustering import ClusteringResult, evaluate_clustering
 from lightly_prg.eval.controls import PCA, RawPixels, fit_pca
 from lightly_prg.eval.corruption_files import read_corrupted
 from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
@@ -26,6 +28,7 @@ from lightly_prg.eval.report import (
     write_report,
 )
 from lightly_prg.eval.result import result_to_dict
+from lightly_prg.eval.retrieval import RetrievalResult, evaluate_retrieval
 from lightly_prg.eval.robustness import RobustnessResult, evaluate_robustness
 
 __all__ = [
@@ -33,6 +36,7 @@ __all__ = [
     "PCA",
     "PRESETS",
     "AugmentedLinearResult",
+    "ClusteringResult",
     "Embeddings",
     "Encoder",
     "FineTuned",
@@ -47,14 +51,18 @@ __all__ = [
     "ProbeClassifier",
     "RawPixels",
     "ResultRow",
+    "RetrievalResult",
     "RobustnessResult",
     "concatenate",
     "corrupt",
     "embed",
+    "evaluate_clustering",
     "evaluate_knn",
     "evaluate_linear",
     "evaluate_linear_augmented",
+    "evaluate_retrieval",
     "evaluate_robustness",
+    "expected_calibration_error",
     "finetune",
     "fit_pca",
     "fit_probe",

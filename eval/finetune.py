@@ -35,6 +35,7 @@ class FinetuneResult:
     Attributes:
         top1: Percent of the test images whose class had the highest logit.
         top5: Percent whose class was among the five highest; None for fewer than five classes.
+        calibration_error: Expected calibration error in percent; see ``lightly_prg.eval.calibration``.
         validation_top1: Percent on the images that chose the learning rate, after the last epoch.
         learning_rate: The chosen one.
         per_learning_rate: The whole grid, in ascending order.
@@ -59,6 +60,7 @@ class FinetuneResult:
 
     top1: float
     top5: float | None
+    calibration_error: float
     validation_top1: float
     learning_rate: float
     per_learning_rate: tuple[LearningRateTrial, ...]
@@ -211,13 +213,14 @@ def finetune(
         if adapter is not None:  # what is classified is what is returned
             adapter.merge(model.encoder)
             model = FineTuned(model.encoder, model.head)
-        top1, top5, finite = loop.classify(model, data.test)
-    if not finite:
+        judged = loop.classify(model, data.test)
+    if not judged.finite:
         raise FloatingPointError("The logits of a test image hold NaN or infinity.")
     model = model.to(memory_format=torch.contiguous_format).cpu().eval()
     result = FinetuneResult(
-        top1=top1,
-        top5=top5 if data.num_classes >= 5 else None,
+        top1=judged.top1,
+        top5=judged.top5 if data.num_classes >= 5 else None,
+        calibration_error=judged.calibration_error,
         validation_top1=winner.curve[-1].validation_top1,
         learning_rate=winner.learning_rate,
         per_learning_rate=trials,

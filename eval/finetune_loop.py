@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightly_prg.ema import EMA
+from lightly_prg.eval.calibration import expected_calibration_error
 from lightly_prg.eval.divisible import DivisibleDataset
 from lightly_prg.eval.embed import ImageDataset
 from lightly_prg.eval.finetune_augment import BatchAugmentation
@@ -37,6 +38,23 @@ class EpochRecord:
     epoch: int
     train_loss: float
     validation_top1: float
+
+
+@dataclass(frozen=True)
+class Classified:
+    """How a model did on a set of images.
+
+    Attributes:
+        top1: Percent whose class had the highest logit.
+        top5: Percent whose class was among the five highest.
+        calibration_error: Expected calibration error in percent; NaN where logits are not finite.
+        finite: Whether all logits were.
+    """
+
+    top1: float
+    top5: float
+    calibration_error: float
+    finite: bool
 
 
 class NotFiniteError(FloatingPointError):
@@ -147,29 +165,35 @@ class FinetuneLoop:
                 total += value
                 step += 1
                 tick()
-            top1, _, finite = self.classify(judged, self.validation)
-            if not finite:
+            found = self.classify(judged, self.validation)
+            if not found.finite:
                 raise NotFiniteError(step)
-            records.append(EpochRecord(epoch + 1, total / self.steps_per_epoch, top1))
+            records.append(EpochRecord(epoch + 1, total / self.steps_per_epoch, found.top1))
         if average is not None:
             model.load_state_dict(judged.state_dict())
         return tuple(records)
 
     @torch.no_grad()
-    def classify(self, model: nn.Module, dataset: ImageDataset) -> tuple[float, float, bool]:
-        """Percent right among the first and among the first five, and whether all logits were finite."""
+    def classify(self, model: nn.Module, dataset: ImageDataset) -> Classified:
+        """Classifies every image once."""
         model.eval()
-        first = five = 0
+        hits, confidences = [], []
         finite = True
         for images, labels, _ in dataset.loader(batch_size=self.batch_size, num_workers=self.num_workers):
             with self._autocast():
                 logits = model(to_unit_range(images.to(self.device))).float()
             finite = finite and bool(logits.isfinite().all())
             ranked = logits.topk(min(5, self.num_classes), dim=1).indices.cpu()
-            hits = ranked == labels[:, None]
-            first += int(hits[:, 0].sum())
-            five += int(hits.sum())
-        return 100.0 * first / len(dataset), 100.0 * five / len(dataset), finite
+            hits.append(ranked == labels[:, None])
+            confidences.append(logits.softmax(dim=1).amax(dim=1).cpu())
+        # Softmax rounds: a confidence may be a hair above 1.
+        right, confidence = torch.cat(hits), torch.cat(confidences).clamp(max=1.0)
+        return Classified(
+            top1=100.0 * int(right[:, 0].sum()) / len(right),
+            top5=100.0 * int(right.sum()) / len(right),
+            calibration_error=expected_calibration_error(confidence, right[:, 0]) if finite else math.nan,
+            finite=finite,
+        )
 
     def _batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled batches; of several, those images that fill no batch are left out of this epoch."""

@@ -29,6 +29,7 @@ class LinearResult:
         top1: Percent of the test images whose class had the highest score.
         top1_std: Its standard deviation over the draws (N - 1); None for one.
         top5: Percent whose class was among the five highest; None for fewer than five classes.
+        calibration_error: Expected calibration error in percent; see ``lightly_prg.eval.calibration``.
         validation_top1: Percent on the images that chose the penalty.
         penalty: The chosen penalty of each draw.
         penalty_at_edge: Whether that of any draw ends the grid.
@@ -52,6 +53,7 @@ class LinearResult:
     top1: float
     top1_std: float | None
     top5: float | None
+    calibration_error: float
     validation_top1: float
     penalty: tuple[float, ...]
     penalty_at_edge: bool
@@ -147,6 +149,7 @@ def evaluate_linear(
         top1=float(np.mean(accuracies)),
         top1_std=float(np.std(accuracies, ddof=1)) if len(results) > 1 else None,
         top5=float(np.mean(top5)) if top5 else None,
+        calibration_error=float(np.mean([result.calibration_error for result in results])),
         validation_top1=float(np.mean([result.validation_top1 for result in results])),
         penalty=tuple(result.penalty for result in results),
         penalty_at_edge=any(result.penalty_at_edge for result in results),

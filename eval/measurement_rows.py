@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightly_prg.eval.result_files import lookup, number, read_mapping
+from lightly_prg.eval.result_files import NAMES, lookup, number, read_mapping
 
 _NOISE = 0.1  # on the code, of the row about information
 
@@ -41,7 +41,53 @@ def measurement_rows(run_dir: Path, notes: list[str]) -> list[MeasurementRow]:
         "frechet": _frechet,
     }
     found = ((_newest(run_dir, name, notes), make) for name, make in makers.items())
-    return [row for data, make in found if (row := make(data)) is not None]
+    rows = [row for data, make in found if (row := make(data)) is not None]
+    compared = (
+        ("retrieval", "Retrieval: mean average precision", "mean_average_precision"),
+        ("clustering", "Clustering: normalised mutual information", "normalised_mutual_information"),
+        ("linear", "Calibration error of the linear probe", "calibration_error"),
+    )
+    rows += [row for compare in compared if (row := _beside_controls(run_dir, *compare, notes)) is not None]
+    for file in sorted((Path(run_dir) / "eval").glob("transfer-*.json")):
+        rows += _transfer(read_mapping(file, notes))
+    return rows
+
+
+def _beside_controls(run_dir: Path, evaluator: str, name: str, key: str, notes: list[str]) -> MeasurementRow | None:
+    """A percentage of the run beside that of its controls on the same split."""
+    folder = Path(run_dir) / "eval"
+    own = read_mapping(folder / f"{evaluator}.json", notes)
+    value = number(own.get(key))
+    if value is None:
+        return None
+    controls = {}
+    for file in sorted(folder.glob(f"{evaluator}-*.json")):
+        data = read_mapping(file, notes)
+        percent = number(data.get(key))
+        same = all(data.get(what) == own.get(what) for what in ("split", "labels", "options"))
+        if percent is not None and same and data.get("encoder") != own.get("encoder"):
+            controls[str(data.get("encoder"))] = percent
+    images = _images({"num_images": own.get("num_test"), "split": own.get("split")})
+    return MeasurementRow(name, f"{value:.1f} %", _of_controls(controls), images)
+
+
+def _transfer(data: Mapping[str, Any]) -> list[MeasurementRow]:
+    encoders = data.get("encoders")
+    encoders = encoders if isinstance(encoders, Mapping) else {}
+    rows = []
+    for key, title in (("knn", "k-NN"), ("linear", "linear")):
+        found = {str(name): number(lookup(scores, key)) for name, scores in encoders.items()}
+        own = found.pop("run", None)
+        if own is not None:
+            controls = {name: value for name, value in found.items() if value is not None}
+            images = _images({"num_images": data.get("num_test"), "split": data.get("split")})
+            name = f"Transfer to {data.get('transferred_to')}: {title}"
+            rows.append(MeasurementRow(name, f"{own:.1f} %", _of_controls(controls), images))
+    return rows
+
+
+def _of_controls(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{value:.1f} % of {NAMES.get(name, name)}" for name, value in values.items())
 
 
 def _newest(run_dir: Path, name: str, notes: list[str]) -> dict[str, Any]:

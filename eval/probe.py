@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightly_prg.eval.calibration import expected_calibration_error
 from lightly_prg.eval.embeddings import Embeddings, Labels
 from lightly_prg.eval.logistic import LogisticFit, fit_penalties
 from lightly_prg.eval.standardise import Standardiser
@@ -28,6 +29,7 @@ class LinearDraw:
     Attributes:
         top1: Percent of the test images whose class had the highest score.
         top5: Percent whose class was among the five highest; None for fewer than five classes.
+        calibration_error: Expected calibration error in percent, over 15 bins.
         validation_top1: Percent on the images that chose the penalty, before any refit.
         penalty: The chosen one.
         penalty_at_edge: Whether it ends the grid, so that a better one may lie beyond.
@@ -39,6 +41,7 @@ class LinearDraw:
 
     top1: float
     top5: float | None
+    calibration_error: float
     validation_top1: float
     penalty: float
     penalty_at_edge: bool
@@ -71,9 +74,11 @@ class Probe:
         tested = data.standardise(self.test)
         top1 = data.hits(fit, tested, self.test.labels, top=1)
         top5 = data.hits(fit, tested, self.test.labels, top=5)
+        confidence = fit.scores(tested).double().softmax(dim=1).amax(dim=1).clamp(max=1.0)
         return LinearDraw(
             top1=_percent(top1),
             top5=_percent(top5) if self.num_classes >= 5 else None,
+            calibration_error=expected_calibration_error(confidence.cpu().numpy(), top1.cpu().numpy()),
             validation_top1=chosen.validation_top1,
             penalty=fit.penalty,
             penalty_at_edge=chosen.penalty_at_edge,

@@ -20,9 +20,11 @@ from lightly_prg.eval import (
     RawPixels,
     concatenate,
     embed,
+    evaluate_clustering,
     evaluate_knn,
     evaluate_linear,
     evaluate_linear_augmented,
+    evaluate_retrieval,
     fit_pca,
     result_to_dict,
     write_report,
@@ -182,13 +184,9 @@ class Evaluation:
         assert settings is not None
         own_transform = settings.transform if preset is None else "none"  # a preset is a protocol of its own
         split = self._labelled(split)
-        bank = self.embeddings(name, "train")
-        if split == "test" and len(self.splits.validation):
-            bank = concatenate(bank, self.embeddings(name, "validation"))
-        judged = self.embeddings(name, split)
         result = evaluate_knn(
-            bank,
-            judged,
+            self._bank(name, split),
+            self.embeddings(name, split),
             k=k if k is not None else settings.k,
             ks=tuple(sorted({*settings.ks, k if k is not None else settings.k})),
             temperature=temperature if temperature is not None else settings.temperature,
@@ -255,6 +253,31 @@ class Evaluation:
                 progress=update,
             )
         return self._write("linear_augmented", name, split, result, own=epochs is None and split == self._own_split)
+
+    def retrieval(self, name: EncoderName = "run", *, split: str | None = None) -> dict[str, Any]:
+        """Mean average precision and recall at k, with the bank of k-NN. Writes and returns the result."""
+        split = self._labelled(split)
+        bank, query = self._bank(name, split), self.embeddings(name, split)
+        with self.console.task(f"ranking the bank, {name.replace('_', ' ')}", 1) as update:
+            result = evaluate_retrieval(bank, query, num_classes=self.splits.train.num_classes, device=str(self.target))
+            update(1)
+        return self._write("retrieval", name, split, result, own=split == self._own_split)
+
+    def clustering(self, name: EncoderName = "run", *, split: str | None = None) -> dict[str, Any]:
+        """k-means on the judged images alone, against their classes. Writes and returns the result."""
+        split = self._labelled(split)
+        judged = self.embeddings(name, split)
+        with self.console.task(f"clustering, {name.replace('_', ' ')}", 1) as update:
+            result = evaluate_clustering(judged, num_classes=self.splits.train.num_classes, seed=self.run.recipe.seed)
+            update(1)
+        return self._write("clustering", name, split, result, own=split == self._own_split)
+
+    def _bank(self, name: EncoderName, split: str) -> Embeddings:
+        """What images are looked up in: those of training and, where test images are judged, of validation."""
+        bank = self.embeddings(name, "train")
+        if split == "test" and len(self.splits.validation):
+            bank = concatenate(bank, self.embeddings(name, "validation"))
+        return bank
 
     @property
     def _own_split(self) -> str:
@@ -337,8 +360,11 @@ class Evaluation:
         """Full precision: pictures and round trips are about the flow, not about rounding."""
         return torch.autocast(self.target.type, enabled=False)
 
-    def all(self) -> Path:
+    def all(self, *, every: bool = False) -> Path:
         """Everything the recipe asks for, for the run and its controls, then the report.
+
+        Args:
+            every: Retrieval and clustering as well.
 
         Returns:
             The path of report.html.
@@ -355,6 +381,9 @@ class Evaluation:
                 self.linear(name)
             if recipe.few_shot is not None:
                 self.linear(name, labels=recipe.few_shot.labels)
+            if every:
+                self.retrieval(name)
+                self.clustering(name)
         if isinstance(self.trained, PRGEncoder):
             self._step("drawing samples", self.samples)
             self._step("drawing a trajectory", self.trajectory)

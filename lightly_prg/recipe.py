@@ -59,6 +59,11 @@ class DataRecipe(Section):
             raise ValueError("data.image_size is needed for a folder of images, for example data.image_size=32")
         return self
 
+    @property
+    def title(self) -> str:
+        """What tables and file names call the set: its name, or that of the folder."""
+        return Path(self.root).resolve().name if self.name == "folder" else self.name
+
 
 class TrainRecipe(Section):
     """How long, how fast, on what."""
@@ -310,6 +315,29 @@ def finetune_settings(recipe: Recipe, overrides: Sequence[str] = (), **options: 
         return FinetuneRecipe.model_validate(content)
     except ValidationError as error:
         raise UserError(explained(error, content, FinetuneRecipe)) from None
+
+
+class _OtherData(Section):
+    data: DataRecipe
+
+
+def data_settings(overrides: Sequence[str], **defaults: Any) -> DataRecipe:
+    """A ``data`` section alone.
+
+    Args:
+        overrides: For example ``["data.name=cifar10", "data.root=/data"]``.
+        defaults: Keys of the section that the overrides may change.
+
+    Raises:
+        UserError: If a key, type or value is wrong.
+    """
+    content: dict[str, Any] = {"data": dict(defaults)}
+    for override in overrides:
+        apply_override(content, override)
+    try:
+        return _OtherData.model_validate(content).data
+    except ValidationError as error:
+        raise UserError(explained(error, content, _OtherData)) from None
 
 
 def explained(error: ValidationError, raw: dict[str, Any], model: type[BaseModel]) -> str:

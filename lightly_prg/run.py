@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightly_prg.errors import UserError
-from lightly_prg.files import read_json, replacing, write_json, write_text
+from lightly_prg.files import file_crc32, read_json, replacing, write_json, write_text
 from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -187,6 +187,7 @@ class Run:
         state = {key: value.contiguous().cpu() for key, value in encoder.network.state_dict().items()}
         with replacing(self.weights_file) as temporary:
             save_file(state, temporary)
+            checksum = file_crc32(temporary)
         write_json(
             self.encoder_file,
             {
@@ -199,6 +200,7 @@ class Run:
                 "embedding_dim": encoder.embedding_dim,
                 "nfe": encoder.nfe,
                 "parameters": sum(p.numel() for p in encoder.network.parameters()),
+                "weights_crc32": checksum,
                 "recipe_sha256": recipe.sha256(),
                 "data": dict(data),
                 "training": dict(training),
@@ -248,6 +250,9 @@ def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder | NetworkEnco
         raise UserError(f"There is no run folder {run.folder}.")
     encoder = build_encoder(run.description, trust=trust)
     try:
+        # A flipped bit is a valid file with a wrong number in it. Runs of older versions have no checksum.
+        if run.description.get("weights_crc32", checksum := file_crc32(run.weights_file)) != checksum:
+            raise UserError(f"{run.weights_file} is damaged: its checksum is not the one that was written with it.")
         state = load_file(run.weights_file)
         encoder.network.load_state_dict(state)
     except (SafetensorError, RuntimeError, OSError) as error:

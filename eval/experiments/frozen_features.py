@@ -66,7 +66,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         evaluation.console.say(f"{name}: k-NN {rows[-1]['knn']:.1f}, linear {rows[-1]['linear']:.1f}")
     return {
         "run": folder.name,
-        "data": evaluation.run.recipe.data.name,
+        "data": evaluation.run.recipe.data.title,
         "seed": evaluation.run.recipe.seed,
         "split": "test",
         "num_train": len(bank),

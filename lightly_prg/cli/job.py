@@ -81,6 +81,10 @@ def evaluate(
         int | None,
         typer.Option("--resize", min=1, help="Bring images to this side first, which the network was made for."),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="Retrieval, clustering and robustness (1,000 images) as well."),
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
     overwrite: OverwriteOption = False,
     trust: TrustOption = False,
@@ -88,7 +92,7 @@ def evaluate(
     """Judge a run, any timm or torchvision checkpoint, or a generator of diffusers, by everything its recipe asks for.
 
     Examples:
-      lightly-prg evaluate runs/quickstart
+      lightly-prg evaluate runs/quickstart --all
 
       lightly-prg evaluate timm:resnet18.a1_in1k data.name=cifar10 data.root=/data eval.split=test --resize 64
 
@@ -116,7 +120,12 @@ def evaluate(
 
         console = Console()
         evaluation = Evaluation(run_training(recipe, out=out, overwrite=overwrite, console=console), console=console)
-    report = evaluation.all()
+    report = evaluation.all(every=every)
+    if every:
+        from lightly_prg.classifier import robustness
+
+        robustness(evaluation, max_images=1000)
+        report = evaluation.report()
     print_results(evaluation.run.folder)
     evaluation.console.say(f"Report: {report}")
 

@@ -120,6 +120,82 @@ def linear(
 
 
 @app.command(rich_help_panel=RUN)
+def retrieval(
+    run: RunArgument,
+    split: SplitOption = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Judge the embeddings by how well images of the same class are found: mean average precision, recall at k."""
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    result = evaluation.retrieval(encoder_name(encoder), split=split)
+    recall = ", ".join(f"R@{k} {value:.1f}" for k, value in result["recall_at"].items())
+    evaluation.console.say(
+        f"mean average precision {result['mean_average_precision']:.2f} % (chance {result['chance']:.1f}), {recall} on "
+        f"{result['split']} ({result['num_test']} queries, bank of {result['num_train']}, {result['nfe']} NFE)"
+    )
+    evaluation.report()
+
+
+@app.command(rich_help_panel=RUN)
+def clustering(
+    run: RunArgument,
+    split: SplitOption = None,
+    encoder: EncoderOption = "run",
+    root: RootOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Judge the embeddings without training on labels: k-means, compared with the classes by NMI, ARI and accuracy."""
+    evaluation = evaluation_of(run, root=root, device=device, trust=trust)
+    result = evaluation.clustering(encoder_name(encoder), split=split)
+    evaluation.console.say(
+        f"{result['num_clusters']} clusters: NMI {result['normalised_mutual_information']:.1f} %, ARI "
+        f"{result['adjusted_rand_index']:.1f} %, accuracy {result['accuracy']:.1f} % on {result['split']} "
+        f"({result['num_test']} images, {result['nfe']} NFE)"
+    )
+    evaluation.report()
+
+
+@app.command(rich_help_panel=RUN)
+def transfer(
+    run: RunArgument,
+    overrides: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=VALUE...", help="The other images: data.name=cifar10 data.root=/data"),
+    ],
+    split: SplitOption = None,
+    device: DeviceOption = "auto",
+    trust: TrustOption = False,
+) -> None:
+    """Judge a run's encoder and its controls on images of another set, by k-NN and linear probe.
+
+    The images are brought to the size and channels that the encoder takes.
+
+    Examples:
+      lightly-prg transfer runs/quickstart data.name=fashion_mnist data.root=/data
+
+      lightly-prg transfer runs/cifar10_prg_cpu data.name=folder data.root=my_images --split test
+    """
+    from lightly_prg.recipe import data_settings
+
+    evaluation = evaluation_of(run, device=device, trust=trust)
+    channels, size, _ = evaluation.description["input_shape"]
+    data = data_settings(overrides, image_size=size, channels=channels)
+    from lightly_prg.transfer import transfer as run_transfer
+
+    result = run_transfer(evaluation, data, split=split)
+    for name, found in result["encoders"].items():
+        evaluation.console.say(
+            f"{name.replace('_', ' ')}: k-NN {found['knn']:.2f} %, linear {found['linear']:.2f} % on {data.title}, "
+            f"{result['split']} ({result['num_test']} images, {found['embedding_dim']} features, {found['nfe']} NFE)"
+        )
+    evaluation.report()
+
+
+@app.command(rich_help_panel=RUN)
 def finetune(
     run: RunArgument,
     overrides: Annotated[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +106,17 @@ def read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
         UserError: If the file is damaged, is not one of ours, or belongs to another recipe.
     """
     try:
+        # torch.load does not look at the checksums that torch.save writes: a flipped bit would go unnoticed.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise UserError(f"{path} is damaged: the checksum of {damaged} is wrong.")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         stored = state["callbacks"][_KEY]["recipe_sha256"]
-    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # fmt: skip
         reason = str(error).splitlines()[0].rstrip(":.")
         raise UserError(f"{path} is damaged or is no checkpoint of lightly-prg: {reason}.") from None
     if stored != recipe.sha256():

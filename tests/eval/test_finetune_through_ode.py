@@ -58,8 +58,9 @@ def arguments(run: Path, out: Path, *more: str) -> list[str]:
 
 def test_cells__are_all_that_are_compared(script: Any) -> None:
     found = list(script.cells(script.MODES, script.FEATURES, script.BETAS))
-    assert len(found) == len(set(found)) == 2 * 4 * 2 + 2 * 2
+    assert len(found) == len(set(found)) == 2 * 4 + 2 + 2 * 2
     assert {(c.start, c.mode) for c in found if c.beta} == {("pretrained", "full")}
+    assert {c.mode for c in found if c.start == "scratch"} == {"full"}
 
 
 def test_cells__are_measured_once(script: Any, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +99,7 @@ def test_partial__trains_the_later_half_before_the_feature(script: Any, run: Pat
     result = json.loads((tmp_path / "digits-pretrained-partial-block-beta0-seed0.json").read_text())
     assert result["blocks"] == ["velocity.down.1", "velocity.middle"]
     assert result["feature"]["block"] == "middle"
-    assert (tmp_path / "runs/digits-scratch-partial-block-beta0-seed0/head.json").is_file()
+    assert (tmp_path / "runs/digits-pretrained-partial-block-beta0-seed0/head.json").is_file()
 
 
 def test_cell_that_cannot_be_measured__is_told_and_left_open(

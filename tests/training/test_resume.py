@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lightly_prg.data import Splits
@@ -15,10 +16,10 @@ from lightly_prg.errors import UserError
 from lightly_prg.methods import PRG
 from lightly_prg.methods.method import Method
 from lightly_prg.recipe import AuxiliaryRecipe, PRGRecipe, Recipe, parse_recipe
-from lightly_prg.run import Run
+from lightly_prg.run import Run, load
 from lightly_prg.train import train
 from lightly_prg.training.batches import BatchStream
-from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint
+from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
 
 # 44 images in batches of 8: 5 batches an epoch, 15 in all.
 
@@ -188,6 +189,18 @@ def test_checkpoint__damaged_is_told(tmp_path: Path, tiny_recipe: Recipe, tiny_s
         run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:700])
     with pytest.raises(UserError, match=r"last\.ckpt is damaged or is no checkpoint"):
         train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True)
+
+
+def test_flipped_bit__is_found_by_its_checksum(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    """In the middle of a tensor, where every reader would take it for a number."""
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    weight = next(value for value in load_file(run.weights_file).values() if value.ndim == 2).numpy().tobytes()
+    for file in (run.checkpoint, run.weights_file):
+        content = bytearray(file.read_bytes())
+        content[content.index(weight) + 3] ^= 64
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="damaged"):
+            load(run.folder) if file == run.weights_file else read_checkpoint(file, tiny_recipe)
 
 
 def test_batch_larger_than_the_set(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
