@@ -122,6 +122,10 @@ def _compare_recipe(
     changes += [f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []
     recipe = load_comparison(named[0], changes)
     if dry_run:
+        from lightly_prg.comparable import check_comparable
+
+        recipes = {method.label: recipe.recipe_of(method, recipe.seeds[0]) for method in recipe.methods}
+        check_comparable(recipes, may_differ=recipe.may_differ)
         typer.echo(recipe.to_yaml(), nl=False)
         for line in _state(recipe, Path(out or recipe.out or Path("comparisons") / recipe.name)):
             typer.echo(line)
