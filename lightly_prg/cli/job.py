@@ -123,8 +123,12 @@ def evaluate(
     report = evaluation.all(every=every)
     if every:
         from lightly_prg.classifier import robustness
+        from lightly_prg.errors import UserError
 
-        robustness(evaluation, max_images=1000)
+        try:
+            robustness(evaluation, max_images=1000)
+        except UserError as error:  # too small for the corruptions, or without labels
+            evaluation.console.say(f"Robustness is left out: {error}")
         report = evaluation.report()
     print_results(evaluation.run.folder)
     evaluation.console.say(f"Report: {report}")
