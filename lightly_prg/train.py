@@ -27,7 +27,7 @@ from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
-from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
+from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, PlainFiles, read_checkpoint
 from lightly_prg.training.log import TrainingLog
 from lightly_prg.training.snapshots import Snapshots
 
@@ -83,6 +83,7 @@ def train(
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         return run
     with run.lock():
+        run.remove_leftovers()
         if overwrite:
             run.clear()
         run.create(recipe)
@@ -255,6 +256,7 @@ def _fit(
         log_every_n_steps=50,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        plugins=[PlainFiles()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
