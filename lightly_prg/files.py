@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
@@ -60,10 +61,10 @@ def is_temporary(path: Path) -> bool:
     return _TEMPORARY.match(path.name) is not None
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes were writing; only for a folder that no other process writes into."""
-    for entry in folder.iterdir() if folder.is_dir() else ():
-        if is_temporary(entry) and not entry.is_dir():
+def remove_temporaries(path: Path) -> None:
+    """Removes what killed processes were writing in the place of ``path``, which no other process may be doing now."""
+    for entry in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
+        if is_temporary(entry):
             entry.unlink(missing_ok=True)
 
 

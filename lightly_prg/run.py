@@ -155,8 +155,8 @@ class Run:
 
     def remove_leftovers(self) -> None:
         """Removes what a killed process was writing; the lock must be held."""
-        remove_temporaries(self.folder)
-        remove_temporaries(self.checkpoint.parent)
+        for path in (self.recipe_file, self.metrics, self.checkpoint, self.weights_file, self.encoder_file):
+            remove_temporaries(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -65,12 +65,13 @@ def test_what_a_killed_process_left__is_told_from_everything_else(tmp_path: Path
     kept = {".lock", ".gitignore", "recipe.yaml", "step.12.json", ".hidden", ".a.b"}
     for name in kept:
         (tmp_path / name).touch()
+    kept |= {"encoder.safetensors", "x.tar.gz", "plain", ".recipe.77.json", ".recipes.77.yaml", ".last.77.ckpt"}
     (tmp_path / ".last.77.ckpt").touch()
-    (tmp_path / ".recipe.77.yaml").touch()
-    (tmp_path / "sub").mkdir()
-    remove_temporaries(tmp_path)
-    remove_temporaries(tmp_path / "not there")
-    assert {entry.name for entry in tmp_path.iterdir()} == kept | {"encoder.safetensors", "x.tar.gz", "plain", "sub"}
+    for name in (".recipe.77.json", ".recipes.77.yaml", ".recipe.77.yaml", ".recipe.123456.yaml"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path / "recipe.yaml")
+    remove_temporaries(tmp_path / "not there" / "recipe.yaml")
+    assert {entry.name for entry in tmp_path.iterdir()} == kept
 
 
 def test_folder_of_a_run_killed_before_its_recipe_was_whole__is_free(tmp_path: Path) -> None:

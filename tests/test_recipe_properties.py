@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ below_one = st.floats(0, 1, exclude_max=True)
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 pool = st.one_of(st.sampled_from(["mean", "flatten"]), st.integers(1, 99).map("grid:{}".format))
 taus = st.one_of(share, st.lists(share, min_size=1, max_size=4, unique=True))
+name = st.from_regex(re.compile(r"\A\w[\w.+-]{0,9}\Z", re.ASCII), fullmatch=True)
 anything = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(text, inner, max_size=3)),
@@ -127,7 +129,7 @@ judged = some(
     controls=st.lists(st.sampled_from(["raw_pixels", "pca", "random_network"]), max_size=3),
 )
 recipes = st.fixed_dictionaries(
-    {"name": st.from_regex(r"\A\w[\w.+-]{0,9}\Z", fullmatch=True), "data": data, "method": method},
+    {"name": name, "data": data, "method": method},
     optional={
         "description": text,
         "seed": st.integers(0, 2**63),

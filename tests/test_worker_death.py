@@ -53,7 +53,7 @@ def recipe(image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> Recipe:
 def test_training__ends_in_a_sentence_and_resumes(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"process that reads images died .*Killed.*train\.num_workers"):
+    with pytest.raises(UserError, match=r"process that reads images died .*(Killed|exited).*train\.num_workers"):
         train(recipe, out=tmp_path / "run")
     monkeypatch.undo()
     assert train(recipe, out=tmp_path / "run", resume=True).is_trained
@@ -71,4 +71,4 @@ def test_embedding__ends_in_a_sentence_and_leaves_nothing(recipe: Recipe, tmp_pa
             num_workers=1,
             cache_dir=tmp_path / "cache",
         )
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert not list((tmp_path / "cache").glob("*"))

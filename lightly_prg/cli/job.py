@@ -160,9 +160,18 @@ def _what_to_evaluate(origin: str | None, given: list[str]) -> tuple[str, list[s
 
 def _print_estimate(recipe: Any, *, trust: bool) -> None:
     from lightly_prg.cost import estimate
-    from lightly_prg.data import describe_data
+    from lightly_prg.data import DataInfo, describe_data, resolved_shape
+    from lightly_prg.errors import UserError
 
-    info = describe_data(recipe.data)
+    missing = None
+    try:
+        info = describe_data(recipe.data)
+    except UserError as error:
+        if recipe.data.name != "folder" or Path(recipe.data.root).is_dir():
+            raise
+        missing = error
+        image_size, channels = resolved_shape(recipe.data)
+        info = DataInfo(channels, image_size, 0, 0, 0, 0)
     cost = estimate(recipe, info, trust=trust)
     typer.echo(recipe.to_yaml())
     typer.echo(f"images              {info.num_train or '?'} x {info.channels} x {info.image_size} x {info.image_size}")
@@ -172,7 +181,9 @@ def _print_estimate(recipe: Any, *, trust: bool) -> None:
     typer.echo(f"training            {_large(cost.training_macs, 'MAC')} (forward and backward)")
     typer.echo(f"NFE                 {cost.nfe} an embedding, at most {_large(cost.embedding_macs, 'MAC')}")
     typer.echo(f"memory, counted     about {_large(cost.memory_bytes, 'B')} in training, fp32")
-    if cost.steps:
+    if missing is not None:
+        typer.echo(f"time                not measured. {missing}")
+    elif cost.steps:
         _print_forecast(recipe, info, cost, trust=trust)
 
 

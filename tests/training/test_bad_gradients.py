@@ -17,10 +17,15 @@ from lightly_prg.train import train
 # 44 images in batches of 8: 5 batches an epoch, 15 in all, a checkpoint after each epoch.
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-@pytest.mark.parametrize("clip", [1.0, None])
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("step", [8, 9, 14])
+@pytest.mark.parametrize(
+    ("step", "value", "clip", "optimizer"),
+    [
+        (8, float("nan"), 1.0, "adamw"),
+        (9, float("inf"), 1.0, "adamw"),
+        (9, float("inf"), None, "sgd"),
+        (14, float("nan"), None, "adamw"),
+    ],
+)
 def test_gradient_that_is_no_number__stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path,
     tiny_recipe: Recipe,
@@ -52,6 +57,8 @@ def test_gradient_that_is_no_number__stops_and_keeps_the_last_good_checkpoint(
     state = torch.load(run.checkpoint, weights_only=True)
     assert state["callbacks"]["LastCheckpoint"]["position"] == (10 if step == 14 else 5)
     assert all(bool(weight.isfinite().all()) for weight in state["state_dict"].values())
+    if step != 14:
+        return
     whole = train(recipe, out=tmp_path / "whole", data=tiny_splits)
     cut = train(recipe, out=run.folder, data=tiny_splits, resume=True)
     assert whole.weights_file.read_bytes() == cut.weights_file.read_bytes()
