@@ -148,6 +148,7 @@ def test_compare(tmp_path: Path, kills: int, chance: Random, how: str, share: fl
             {"label": "MAE", "recipe": str(tmp_path / "mae.yaml")},
         ],
         "seeds": [0],
+        "may_differ": ["augment"],
         "budget": {"kind": "epochs", "amount": 2},
         "evaluators": {
             "knn": {"k": 5, "ks": [5]},
