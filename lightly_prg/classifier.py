@@ -22,7 +22,7 @@ from lightly_prg.eval import (
 )
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
-from lightly_prg.files import replacing, write_json
+from lightly_prg.files import file_crc32, read_json, replacing, write_json
 from lightly_prg.finetune_loss import kept_flow_matching
 from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_error
 from lightly_prg.hardware import decoding_workers, pick_precision
@@ -127,13 +127,14 @@ def finetune_run(
         if overwrite:
             target.clear()
         target.create(recipe)
+        # The description of the encoder says that a run is whole, so it comes last.
+        _write_head(target, model.head, num_classes=result.num_classes)
         target.export(
             trained,
             data=evaluation.description["data"],
             training=evaluation.description["training"],
             extra={"finetuned": {key: content[key] for key in ("encoder", "mode", "blocks", "preset", "num_train")}},
         )
-        _write_head(target, model.head, num_classes=result.num_classes)
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
         if keeps_flow:
             compare_samples(original, trained, seed=seed, figures=target.figures)
@@ -160,7 +161,11 @@ def _write_head(run: Run, head: nn.Module, *, num_classes: int) -> None:
     state = {key: value.contiguous().cpu() for key, value in head.state_dict().items()}
     with replacing(run.folder / "head.safetensors") as temporary:
         save_file(state, temporary)
-    write_json(run.folder / "head.json", {"head": _HEADS[type(head).__name__], "num_classes": num_classes})
+        checksum = file_crc32(temporary)
+    write_json(
+        run.folder / "head.json",
+        {"head": _HEADS[type(head).__name__], "num_classes": num_classes, "weights_crc32": checksum},
+    )
 
 
 def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
@@ -169,8 +174,6 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
     Raises:
         UserError: If the folder holds no fine-tuned model, or its files are damaged.
     """
-    from lightly_prg.files import read_json
-
     encoder = load(folder, trust=trust)
     path = Path(folder) / "head.json"
     if not path.is_file():
@@ -185,6 +188,9 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
         head = LinearHead(encoder.embedding_dim, classes)
     weights = Path(folder) / "head.safetensors"
     try:
+        # Runs of older versions have no checksum.
+        if described.get("weights_crc32", checksum := file_crc32(weights)) != checksum:
+            raise UserError(f"{weights} is damaged: its checksum is not the one that was written with it.")
         head.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(":.")

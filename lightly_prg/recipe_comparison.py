@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lightly_prg.errors import UserError
 from lightly_prg.recipe import (
@@ -146,6 +146,14 @@ class ComparisonRecipe(Section):
     batch_size: Positive = 250
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()
     out: str | None = None
+
+    @field_validator("out")
+    @classmethod
+    def _out_lies_here(cls, out: str | None) -> str | None:
+        # A recipe may come from a stranger; --out is the user's own word.
+        if out is not None and (not out or PurePath(out).is_absolute() or ".." in PurePath(out).parts):
+            raise ValueError("a recipe names a folder below the current one, without `..`; --out takes any")
+        return out
 
     @model_validator(mode="after")
     def _names_are_told_apart(self) -> ComparisonRecipe:
