@@ -13,7 +13,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import full_float32
@@ -26,7 +25,8 @@ ROUNDING = 3e-6
 """Bound on the float32 error of a difference of two similarities; one is off by 7e-7 at most
 (measured for up to 12,288 dimensions)."""
 
-_CHUNK_ELEMENTS = 1 << 25  # of a part of the bank, and of a block of similarities
+_CHUNK_ELEMENTS = 1 << 25  # of a part of the bank, of a block of similarities, and of queries that are kept
+_EXACT_ELEMENTS = 1 << 23  # likewise, of numbers twice as long that are copied twice
 _QUERIES = 1 << 12
 _GRID = 2**30  # similarities closer than 1e-9 are equal in the exact search
 _ROW_BITS = 32
@@ -41,10 +41,13 @@ def unit_rows(features: Features, dtype: torch.dtype = torch.float32) -> Tensor:
     rows = torch.tensor(features, dtype=dtype)  # a copy: memory maps are read-only
     tiny = torch.finfo(dtype).tiny
     # The largest entry comes first: the square of 1e30 is not a float32.
-    rows /= rows.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
-    rows = F.normalize(rows, dim=1, eps=tiny)
-    if not rows.sum().isfinite():
+    # Of its two halves each is several times faster than the largest of absolute values.
+    largest = torch.maximum(rows.amax(dim=1, keepdim=True), rows.amin(dim=1, keepdim=True).neg_())
+    if not largest.isfinite().all():
         raise FloatingPointError("The features hold NaN or infinity.")
+    # In place: the rows may be half of the memory that a search has.
+    rows /= largest.clamp_min_(tiny)
+    rows /= torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(tiny)
     return rows
 
 
@@ -99,11 +102,9 @@ def search(bank: Features, query: Features, k: int, *, backend: Backend, device:
     similarities = torch.empty(len(query), 0)
     rows = torch.empty(len(query), 0, dtype=torch.int64)
     with full_float32():
-        for start, bank_part in _bank_parts(bank, torch.float32, device):
-            found = [
-                part(queries, bank_part, start)
-                for queries in _query_parts(query, torch.float32, device, len(bank_part))
-            ]
+        queries = _Queries(query, torch.float32, device, _CHUNK_ELEMENTS)
+        for start, bank_part in _bank_parts(bank, torch.float32, device, _CHUNK_ELEMENTS):
+            found = [part(some, bank_part, start) for some in queries.parts(len(bank_part))]
             similarities = torch.cat([similarities, torch.cat([s.cpu() for s, _ in found])], dim=1)
             rows = torch.cat([rows, torch.cat([r.cpu() for _, r in found])], dim=1)
             similarities, order = similarities.topk(min(k, similarities.shape[1]), dim=1)
@@ -119,12 +120,13 @@ def search_exactly(bank: Features, query: Features, k: int, *, device: torch.dev
     if device.type == "mps":  # has no float64
         device = torch.device("cpu")
     keys = torch.empty(len(query), 0, dtype=torch.int64)
-    for start, bank_part in _bank_parts(bank, torch.float64, device):
+    queries = _Queries(query, torch.float64, device, _EXACT_ELEMENTS)
+    for start, bank_part in _bank_parts(bank, torch.float64, device, _EXACT_ELEMENTS):
         # One integer holds the similarity and, below it, the row: its order has no ties.
         numbers = torch.arange(start, start + len(bank_part), device=device)
         found = []
-        for queries in _query_parts(query, torch.float64, device, len(bank_part)):
-            steps = (queries @ bank_part.T).mul_(_GRID).round_().long()
+        for some in queries.parts(len(bank_part)):
+            steps = (some @ bank_part.T).mul_(_GRID).round_().long()
             part = steps.bitwise_left_shift_(_ROW_BITS).sub_(numbers)
             found.append(part.topk(min(k, len(bank_part)), dim=1).values.cpu())
         keys = torch.cat([keys, torch.cat(found)], dim=1)
@@ -133,16 +135,29 @@ def search_exactly(bank: Features, query: Features, k: int, *, device: torch.dev
     return ((keys + rows) >> _ROW_BITS).double() / _GRID, rows
 
 
-def _bank_parts(bank: Features, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    size = max(1, _CHUNK_ELEMENTS // bank.shape[1])
+def _bank_parts(
+    bank: Features, dtype: torch.dtype, device: torch.device, elements: int
+) -> Iterator[tuple[int, Tensor]]:
+    size = max(1, elements // bank.shape[1])
     for start in range(0, len(bank), size):
         yield start, unit_rows(bank[start : start + size], dtype).to(device)
 
 
-def _query_parts(query: Features, dtype: torch.dtype, device: torch.device, bank_rows: int) -> Iterator[Tensor]:
-    size = max(1, min(_QUERIES, _CHUNK_ELEMENTS // max(bank_rows, query.shape[1])))
-    for start in range(0, len(query), size):
-        yield unit_rows(query[start : start + size], dtype).to(device)
+class _Queries:
+    """Normalised queries in parts; few enough are normalised once, not anew for each part of the bank."""
+
+    def __init__(self, query: Features, dtype: torch.dtype, device: torch.device, elements: int) -> None:
+        self.query, self.dtype, self.device, self.elements = query, dtype, device, elements
+        self.kept = unit_rows(query, dtype).to(device) if query.size <= elements else None
+
+    def parts(self, bank_rows: int) -> Iterator[Tensor]:
+        size = max(1, min(_QUERIES, self.elements // max(bank_rows, self.query.shape[1])))
+        for start in range(0, len(self.query), size):
+            part = slice(start, start + size)
+            yield self._normalised(part) if self.kept is None else self.kept[part]
+
+    def _normalised(self, part: slice) -> Tensor:
+        return unit_rows(self.query[part], self.dtype).to(self.device)
 
 
 def _torch_nearest(queries: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
