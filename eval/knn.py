@@ -14,10 +14,11 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.feature_transform import check_transform, transform_features
-from lightly_prg.eval.neighbours import ROUNDING, pick_backend, search, search_exactly
+from lightly_prg.eval.neighbours import ROUNDING, pick_backend, rank_exactly, search
 
 PRESETS: dict[str, dict[str, Any]] = {"lightly": {"k": 200, "ks": (200,), "temperature": 0.1}}
 
+_SPARE = 8  # neighbours beyond those that vote: they show near ties, and hold whatever float64 may put among the first
 _QUERIES = 1 << 12
 _VOTE_GRID = 1e9  # shares of the vote closer than 1e-9 are equal, and below that they are none
 
@@ -83,7 +84,7 @@ def evaluate_knn(
     winner as without normalisation, as in Lightly (arXiv 1805.01978, section 3.4).
 
     What float32 leaves open, a near tie between two classes, or between the k-th neighbour and the
-    next where that could change the winner, is searched again in float64. Ties go to the lower row
+    next where that could change the winner, is computed again in float64. Ties go to the lower row
     of the bank and to the lower class. So the backends agree, but where similarities or shares of
     the vote differ by 1e-9.
 
@@ -126,14 +127,14 @@ def evaluate_knn(
 
     start = time.perf_counter()
     features, queries = transform_features(transform, bank.features, query.features)
-    # One more than needed shows whether the last place was a near tie.
-    similarities, rows = search(features, queries, min(used[-1] + 1, len(bank)), backend=chosen, device=place)
+    similarities, rows = search(features, queries, min(used[-1] + _SPARE, len(bank)), backend=chosen, device=place)
     labels, truth = torch.tensor(bank.labels), torch.tensor(query.labels)
     ballot = _Ballot(used, k_used, temperature, num_classes)
     hits, top5, decided = ballot.count(similarities, labels[rows], truth)
     open_queries = (~decided).nonzero().flatten()
     if len(open_queries):
-        similarities, rows = search_exactly(features, queries[open_queries.numpy()], used[-1], device=place)
+        found = similarities[open_queries], rows[open_queries]
+        similarities, rows = rank_exactly(features, queries[open_queries.numpy()], found, used[-1], device=place)
         hits[open_queries], top5[open_queries], _ = ballot.count(similarities, labels[rows], truth[open_queries])
     seconds = time.perf_counter() - start
 

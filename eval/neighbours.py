@@ -1,8 +1,9 @@
 """Exact search for the nearest neighbours by cosine similarity, with faiss or with torch.
 
 ``search`` works in float32, in which the two backends round differently in the last bits.
-``search_exactly`` repeats in float64 what such a difference could decide, ties going to the lower
-row of the bank; it is the same whatever the backend.
+``rank_exactly`` repeats in float64 what such a difference could decide, ties going to the lower
+row of the bank; it is the same whatever the backend. It looks at what was found alone, where that
+is sure to hold the nearest, and else, by ``search_exactly``, at the whole bank.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ROUNDING = 3e-6
 (measured for up to 12,288 dimensions)."""
 
 _CHUNK_ELEMENTS = 1 << 25  # of a part of the bank, of a block of similarities, and of queries that are kept
-_EXACT_ELEMENTS = 1 << 23  # likewise, of numbers twice as long that are copied twice
+_EXACT_SHARE = 4  # of that, for float64: its numbers are twice as long and are copied
 _QUERIES = 1 << 12
 _GRID = 2**30  # similarities closer than 1e-9 are equal in the exact search
 _ROW_BITS = 32
@@ -120,17 +121,57 @@ def search_exactly(bank: Features, query: Features, k: int, *, device: torch.dev
     if device.type == "mps":  # has no float64
         device = torch.device("cpu")
     keys = torch.empty(len(query), 0, dtype=torch.int64)
-    queries = _Queries(query, torch.float64, device, _EXACT_ELEMENTS)
-    for start, bank_part in _bank_parts(bank, torch.float64, device, _EXACT_ELEMENTS):
-        # One integer holds the similarity and, below it, the row: its order has no ties.
+    elements = _CHUNK_ELEMENTS // _EXACT_SHARE
+    queries = _Queries(query, torch.float64, device, elements)
+    for start, bank_part in _bank_parts(bank, torch.float64, device, elements):
         numbers = torch.arange(start, start + len(bank_part), device=device)
         found = []
         for some in queries.parts(len(bank_part)):
-            steps = (some @ bank_part.T).mul_(_GRID).round_().long()
-            part = steps.bitwise_left_shift_(_ROW_BITS).sub_(numbers)
+            part = _as_keys(some @ bank_part.T, numbers)
             found.append(part.topk(min(k, len(bank_part)), dim=1).values.cpu())
         keys = torch.cat([keys, torch.cat(found)], dim=1)
         keys = keys.topk(min(k, keys.shape[1]), dim=1).values
+    return _from_keys(keys)
+
+
+def rank_exactly(
+    bank: Features, query: Features, found: tuple[Tensor, Tensor], k: int, *, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """What ``search_exactly`` gives, from what ``search`` has found where that is enough.
+
+    Args:
+        bank: ``(N, D)`` float32, N >= k.
+        query: ``(M, D)`` float32.
+        found: Similarities and rows ``(M, K)`` that ``search`` gave for these queries, with K of at least k.
+        k: Neighbours of each query.
+        device: Where the whole bank is searched, if it has to be.
+    """
+    similarities, rows = found
+    # What was not found is below the last; if that is well below the k-th, nothing else can be among the first k.
+    sure = similarities[:, k - 1] - similarities[:, -1] > 2 * ROUNDING
+    if rows.shape[1] == len(bank):
+        sure = torch.ones_like(sure)
+    keys = torch.empty(len(query), k, dtype=torch.int64)
+    size = max(1, _CHUNK_ELEMENTS // _EXACT_SHARE // (rows.shape[1] * bank.shape[1]))
+    for part in torch.split(sure.nonzero().flatten(), size):
+        candidates = unit_rows(bank[rows[part].flatten().numpy()], torch.float64)
+        queries = unit_rows(query[part.numpy()], torch.float64)
+        exact = candidates.view(len(part), rows.shape[1], bank.shape[1]) @ queries[:, :, None]
+        keys[part] = _as_keys(exact[:, :, 0], rows[part]).topk(k, dim=1).values
+    similarities, rows = _from_keys(keys)
+    if not sure.all():
+        rest = (~sure).nonzero().flatten()
+        similarities[rest], rows[rest] = search_exactly(bank, query[rest.numpy()], k, device=device)
+    return similarities, rows
+
+
+def _as_keys(similarities: Tensor, rows: Tensor) -> Tensor:
+    """One integer for each similarity, which is overwritten, and below it the row: their order has no ties."""
+    steps = similarities.mul_(_GRID).round_().long()
+    return steps.bitwise_left_shift_(_ROW_BITS).sub_(rows)
+
+
+def _from_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
     rows = -keys & (2**_ROW_BITS - 1)
     return ((keys + rows) >> _ROW_BITS).double() / _GRID, rows
 

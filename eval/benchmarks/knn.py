@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     found = timing.parser(__doc__, repeats=3)
-    found.add_argument("--timed", type=int, default=1000, help="of the 10,000 queries, by the alternatives")
+    found.add_argument("--queries", type=int, default=10_000, help="to be classified")
+    found.add_argument("--timed", type=int, default=1000, help="of them, by the alternatives")
     found.add_argument("--rows", type=int, default=160_000, help="of the bank on the disk, 8 kB each")
     found.add_argument("--measure-memory", type=int, default=0, help=argparse.SUPPRESS)
     return found
@@ -76,7 +77,7 @@ def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
 
 
 def compared(options: argparse.Namespace, until: float, dimension: int) -> Iterator[Case]:
-    rows, queries, timed = (2000, 100, 50) if options.quick else (50_000, 10_000, options.timed)
+    rows, queries, timed = (2000, 100, 50) if options.quick else (50_000, options.queries, options.timed)
     bank, query = embeddings(rows, dimension, seed=0), embeddings(queries, dimension, seed=1)
     few = query.select(np.arange(min(timed, LIGHTLY_BATCH)))
     ours = search(bank, few, options.device)
