@@ -15,10 +15,11 @@ from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.feature_transform import check_transform, transform_features
 from lightly_prg.eval.label_checks import count_classes
-from lightly_prg.eval.neighbours import ROUNDING, pick_backend, search, search_exactly
+from lightly_prg.eval.neighbours import ROUNDING, pick_backend, rank_exactly, search
 
 PRESETS: dict[str, dict[str, Any]] = {"lightly": {"k": 200, "ks": (200,), "temperature": 0.1}}
 
+_SPARE = 8  # neighbours beyond those that vote: they show near ties, and hold whatever float64 may put among the first
 _QUERIES = 1 << 12
 _VOTE_GRID = 1e9  # shares of the vote closer than 1e-9 are equal, and below that they are none
 
@@ -83,9 +84,10 @@ def evaluate_knn(
     with the weight exp(s / T): with softmax over the neighbours, as in DINOv2, which is the same
     winner as without normalisation, as in Lightly (arXiv 1805.01978, section 3.4).
 
-    What float32 leaves open, a near tie between the k-th neighbour and the next or between two
-    classes, is searched again in float64. Ties go to the lower row of the bank and to the lower
-    class. So the backends agree, but where similarities or shares of the vote differ by 1e-9.
+    What float32 leaves open, a near tie between two classes, or between the k-th neighbour and the
+    next where that could change the winner, is computed again in float64. Ties go to the lower row
+    of the bank and to the lower class. So the backends agree, but where similarities or shares of
+    the vote differ by 1e-9.
 
     Args:
         bank: Embeddings with labels; those of label -1 are left out.
@@ -126,14 +128,14 @@ def evaluate_knn(
 
     start = time.perf_counter()
     features, queries = transform_features(transform, bank.features, query.features)
-    # One more than needed shows whether the last place was a near tie.
-    similarities, rows = search(features, queries, min(used[-1] + 1, len(bank)), backend=chosen, device=place)
+    similarities, rows = search(features, queries, min(used[-1] + _SPARE, len(bank)), backend=chosen, device=place)
     labels, truth = torch.tensor(bank.labels), torch.tensor(query.labels)
     ballot = _Ballot(used, k_used, temperature, num_classes)
     hits, top5, decided = ballot.count(similarities, labels[rows], truth)
     open_queries = (~decided).nonzero().flatten()
     if len(open_queries):
-        similarities, rows = search_exactly(features, queries[open_queries.numpy()], used[-1], device=place)
+        found = similarities[open_queries], rows[open_queries]
+        similarities, rows = rank_exactly(features, queries[open_queries.numpy()], found, used[-1], device=place)
         hits[open_queries], top5[open_queries], _ = ballot.count(similarities, labels[rows], truth[open_queries])
     seconds = time.perf_counter() - start
 
@@ -193,7 +195,6 @@ class _Ballot:
         most = self.ks[-1]
         # Subtracts the maximum: exp(1 / T) alone overflows for T = 0.01.
         weights = torch.softmax(similarities[:, :most] / self.temperature, dim=1)
-        gaps = similarities[:, :-1] - similarities[:, 1:]
         # A shift of s by r changes a share of the vote by r / T of itself; its sum rounds, too.
         margin = ROUNDING / self.temperature + 1e-5
         decided = torch.ones(len(truth), dtype=torch.bool)
@@ -206,15 +207,24 @@ class _Ballot:
             ranked, classes = shares.sort(dim=1, descending=True, stable=True)
             ranked /= _VOTE_GRID
             hits[:, place] = classes[:, 0] == truth
-            decided &= _apart(ranked[:, 0], ranked[:, 1], margin)
-            if k <= gaps.shape[1]:
-                decided &= gaps[:, k - 1] > ROUNDING
+            moved = self._movable(similarities, weights, k) * (1 + margin)
+            decided &= _apart(ranked[:, 0], ranked[:, 1], margin, moved)
             if k == self.headline:
                 top5 = ((classes[:, :5] == truth[:, None]) & (ranked[:, :5] > 0)).any(dim=1)
                 if self.num_classes > 5:
-                    decided &= _apart(ranked[:, 4], ranked[:, 5], margin) | (ranked[:, 5] == 0)
+                    decided &= _apart(ranked[:, 4], ranked[:, 5], margin, moved) | ((ranked[:, 5] == 0) & (moved == 0))
         return hits, top5, decided
 
+    @staticmethod
+    def _movable(similarities: Tensor, weights: Tensor, k: int) -> Tensor:
+        """By how much two shares may approach each other ``(M,)``, were others among the first k, of near ties."""
+        if k >= similarities.shape[1]:
+            return weights.new_zeros(len(weights))  # all of the bank: there is no other
+        weights = weights[:, :k]
+        replaceable = similarities[:, :k] - similarities[:, k : k + 1] <= ROUNDING
+        # One class loses such a neighbour's share and another gets it.
+        return 2 * (replaceable * weights).sum(dim=1) / weights.sum(dim=1)
 
-def _apart(larger: Tensor, smaller: Tensor, margin: float) -> Tensor:
-    return larger - smaller > margin * (larger + smaller)
+
+def _apart(larger: Tensor, smaller: Tensor, margin: float, moved: Tensor) -> Tensor:
+    return larger - smaller > margin * (larger + smaller) + moved

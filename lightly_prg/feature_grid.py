@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lightly_prg.eval.embed import evaluation_mode
 from lightly_prg.feature_cells import Cell, Row, even_steps, places_on, steps_to
-from lightly_prg.feature_reading import Reading, read_network, read_position
+from lightly_prg.feature_reading import Reading, ReadOnTheWay, read_network, read_position
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, encode
 from lightly_prg.image_noise import noise_of_images
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.pooling import pool
 
+T = TypeVar("T")
+
 
 class GridEncoder(nn.Module):
-    """All features of a grid behind each other: one solve of the ODE, and one network evaluation at each tau.
+    """All features of a grid behind each other, from one solve of the ODE.
+
+    The network is read where the solver evaluates it anyway; one more evaluation is needed where it does not, as at the
+    last tau.
 
     Args:
         encoder: Whose features; a ``NetworkEncoder`` has no taus.
@@ -72,7 +78,8 @@ class GridEncoder(nn.Module):
         self.rows = tuple(dict.fromkeys(rows))
         self.skipped: dict[Row, str] = {}
         self._widths: dict[Row, int] = {}
-        self._evaluations = 0
+        self._evaluations = 0  # of all images together, as the next two
+        self._solving = 0
         self._images = 0
         self._measure()
         self.rows = tuple(self._widths)
@@ -82,9 +89,9 @@ class GridEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Reads the whole grid: float images in [0, 1], ``(B, C, H, W)``, to ``(B, D)`` float32."""
         parts: dict[Row, list[Tensor]] = {row: [] for row in self.rows}
-        for values in self._positions(images):
+        for values in self._positions(images, self._pooled):
             for row, part in parts.items():
-                part.append(pool(values.of(row.source, row.block).float(), row.pool))
+                part.append(values[row])
         return torch.cat([value for part in parts.values() for value in part], dim=1)
 
     @property
@@ -132,25 +139,34 @@ class GridEncoder(nn.Module):
         readings = 0 if cell.row.source == "state" else len(cell.taus)
         if self.noised or cell.steps == 0:
             return readings
-        solving = self.nfe - len(self.taus) * any(row.source != "state" for row in self.rows)
+        if self._images == 0:
+            self._one_image()
+        solving = self._solving / self._images
         share = 1.0 if self.encoder.ode.solver == "dopri5" else cell.steps / self.steps
         return round(solving * share + readings, 2)
 
-    def _positions(self, images: Tensor) -> Iterator[Reading]:
-        """Yields what is read at one tau after the other."""
+    def _pooled(self, reading: Reading) -> dict[Row, Tensor]:
+        return {row: pool(reading.of(row.source, row.block).float(), row.pool) for row in self.rows}
+
+    def _positions(self, images: Tensor, convert: Callable[[Reading], T]) -> Iterator[T]:
+        """Yields what is read at one tau after the other, converted at once: whole activations take much memory."""
         blocks = tuple(dict.fromkeys(row.block for row in self.rows if row.block is not None))
         sources = {row.source for row in self.rows}
         self._images += len(images)
         if not isinstance(self.encoder, PRGEncoder):
             self._evaluations += len(images)
-            yield read_network(self.encoder, images, blocks, output="output" in sources)
+            yield convert(read_network(self.encoder, images, blocks, output="output" in sources))
             return
-        path = self.encoder.path
-        counted = CountedVelocity(self.encoder.velocity, path)
+        path, velocity = self.encoder.path, self.encoder.velocity
         places = places_on(self.taus, path)
-        for tau, state in zip(places, self._states(counted, images, places), strict=True):
-            yield read_position(counted, tau, state, path, sources, blocks)
-        self._evaluations += counted.evaluations * len(images)
+        on_the_way = ReadOnTheWay(velocity, path, sources, blocks, places, convert)
+        solving = CountedVelocity(velocity if sources <= {"state"} else on_the_way, path)
+        reading = CountedVelocity(velocity, path)
+        for tau, state in zip(places, self._states(solving, images, places), strict=True):
+            found = on_the_way.at(tau, state)
+            yield convert(read_position(reading, tau, state, path, sources, blocks)) if found is None else found
+        self._solving += solving.evaluations * len(images)
+        self._evaluations += (solving.evaluations + reading.evaluations) * len(images)
 
     def _states(self, counted: CountedVelocity, images: Tensor, places: Sequence[float]) -> Sequence[Tensor] | Tensor:
         assert isinstance(self.encoder, PRGEncoder)
@@ -175,13 +191,13 @@ class GridEncoder(nn.Module):
         assert self.input_shape is not None, "The size of the images is not known: give the encoder input_shape."
         image = torch.zeros(1, *self.input_shape, device=self.encoder.mean.device)
         with torch.no_grad(), evaluation_mode(self.encoder, image.device):
-            first, *_ = self._positions(image)
+            first, *_ = self._positions(image, lambda reading: reading)
         return first
 
     def _measure(self) -> None:
         """Finds the width of every row."""
         values = self._one_image()
-        self._evaluations = self._images = 0
+        self._evaluations = self._solving = self._images = 0
         for row in self.rows:
             try:
                 self._widths[row] = pool(values.of(row.source, row.block).float(), row.pool).shape[1]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, Path, Velocity
 from lightly_prg.models import VelocityNetwork
 from lightly_prg.network_encoder import NetworkEncoder
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +52,70 @@ def read_position(
     Returns:
         Each as ``extract_features`` reads it alone.
     """
-    found = {"state": state} if "state" in sources else {}
     wanted = {"velocity", "denoised"} & set(sources)
     if not wanted and not blocks:
-        return Reading(found, {})
+        return Reading({"state": state} if "state" in sources else {}, {})
     position = torch.tensor(tau, dtype=state.dtype, device=state.device)
     counted.evaluations += 1
     velocity, activations = velocity_and_blocks(counted.velocity, position, state, blocks, whole=bool(wanted))
-    if "velocity" in wanted:
+    return _reading(position, state, velocity, activations, path, sources)
+
+
+def _reading(
+    tau: Tensor,
+    state: Tensor,
+    velocity: Tensor,
+    activations: Mapping[str, Tensor],
+    path: Path,
+    sources: Collection[str],
+) -> Reading:
+    found = {"state": state} if "state" in sources else {}
+    if "velocity" in sources:
         found["velocity"] = velocity
-    if "denoised" in wanted:
-        found["denoised"] = path.convert(
-            state, velocity.to(state.dtype), position, source="velocity", target="denoised"
-        )
+    if "denoised" in sources:
+        found["denoised"] = path.convert(state, velocity.to(state.dtype), tau, source="velocity", target="denoised")
     return Reading(found, activations)
+
+
+@dataclass(eq=False)
+class ReadOnTheWay(Generic[T]):
+    """A velocity network that is read where the solver evaluates it anyway.
+
+    Most steps begin with the velocity at the very state where they start, so that reading there costs nothing more.
+
+    Attributes:
+        velocity: The network.
+        path: Its path.
+        sources: What is read, as in ``read_position``.
+        blocks: Likewise.
+        places: Where on the path.
+        convert: What is kept of a reading; all of them together may be too large.
+        found: For each place the state at which the network was evaluated there last, and what was kept.
+    """
+
+    velocity: Velocity
+    path: Path
+    sources: Collection[str]
+    blocks: Sequence[str]
+    places: Sequence[float]
+    convert: Callable[[Reading], T]
+    found: dict[float, tuple[Tensor, T]] = field(default_factory=dict)
+
+    def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the network."""
+        # The solver counts in the dtype of the state, the places are Python's numbers.
+        place = next((p for p in self.places if torch.tensor(p, dtype=tau.dtype).item() == tau.item()), None)
+        if place is None:
+            return self.velocity(tau, x)
+        velocity, activations = velocity_and_blocks(self.velocity, tau, x, self.blocks, whole=True)
+        reading = _reading(tau, x, velocity, activations, self.path, self.sources)
+        self.found[place] = x, self.convert(reading)
+        return velocity
+
+    def at(self, place: float, state: Tensor) -> T | None:
+        """What was kept at a place; None where the network was not evaluated at just this state."""
+        x, kept = self.found.get(place, (None, None))
+        return kept if x is not None and torch.equal(x, state) else None
 
 
 def velocity_and_blocks(

@@ -108,8 +108,8 @@ def scan(
 ) -> ScanResult:
     """Judges every block, state, velocity and denoised image at every tau; writes eval/scan.json and figures/scan.png.
 
-    One solve of the ODE, and one network evaluation at each tau, give all cells (``GridEncoder``); a network that is
-    run once, such as SimCLR's or MAE's, is scanned over its stages. Features of training images are the bank of k-NN
+    One solve of the ODE, and one network evaluation at the last tau, give all cells (``GridEncoder``); a network that
+    is run once, such as SimCLR's or MAE's, is scanned over its stages. Features of training images are the bank of k-NN
     (k = 20) and fit the linear probe, whose penalty is chosen on a tenth of them; validation images are judged. Test
     images are never seen. RankMe and alpha-ReQ need no labels, and rank the cells where there are none.
 

@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
+import math
 import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightly_prg import FeatureSpec, OdeSpec, PRGEncoder, UNet
+from lightly_prg.eval.benchmarks import memory, timing
+from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
@@ -37,13 +36,15 @@ MODES = ("full", "checkpoint", "adjoint")
 CLASSES = 10
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.measure_memory is not None:
-        print(json.dumps(memory_of_a_step(options, options.measure_memory)))
-        return
-    for case in (*errors(options), *times(options), *memories(options)):
-        print(json.dumps({**case, "options": described(options)}), flush=True)
+        print(json.dumps({"megabytes": memory_of_a_step(options, options.measure_memory)}))
+        return 0
+    cases = (*errors(options), *times(options), *memories(options))
+    for case in cases:
+        timing.show(case, options=described(options))
+    return int(any(case.met is False for case in cases))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -67,7 +68,7 @@ def described(options: argparse.Namespace) -> dict[str, Any]:
     return {key: value for key, value in vars(options).items() if key not in ("measure_memory", "repeats")}
 
 
-def errors(options: argparse.Namespace) -> list[dict[str, Any]]:
+def errors(options: argparse.Namespace) -> list[Case]:
     """The distance of each gradient from that of ``full``, relative to its length; all parameters as one vector."""
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -79,25 +80,16 @@ def errors(options: argparse.Namespace) -> list[dict[str, Any]]:
         # Recomputing takes the same operations in the same order: nothing but equality is right.
         goal = 0.0 if mode == "checkpoint" else None
         met = error == 0.0 if mode == "checkpoint" else None
-        cases.append(case(f"relative gradient error, {mode}", error, 0.0, ratio=None, goal=goal, met=met))
+        cases.append(Case(f"relative gradient error, {mode}", error, 0.0, None, goal, met))
         cosine = float(F.cosine_similarity(gradients[mode].double(), exact.double(), dim=0))
-        cases.append(case(f"cosine with the gradient of full, {mode}", cosine, 1.0, ratio=cosine, goal=None, met=None))
+        cases.append(Case(f"cosine with the gradient of full, {mode}", cosine, 1.0, cosine, None, None))
     return cases
 
 
-def times(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Seconds of a forward and backward pass: the modes take turns, so that a busy machine slows all of them."""
+def times(options: argparse.Namespace) -> list[Case]:
+    """Seconds of a forward and backward pass."""
     steps = {mode: step_of(options, mode) for mode in MODES}
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for number in range(options.repeats + 1):
-        for mode, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if options.device == "cuda":
-                torch.cuda.synchronize()
-            if number:  # the first is the warm-up
-                seconds[mode].append(time.perf_counter() - start)
-    medians = {mode: statistics.median(values) for mode, values in seconds.items()}
+    medians = timing.interleaved(steps, repeats=options.repeats, until=math.inf, device=options.device)
     # One more forward to recompute beside a forward and a backward of two: 4 / 3, and some room.
     goals = {"checkpoint": 1.6, "adjoint": None}
     return [
@@ -105,42 +97,23 @@ def times(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
 
 
-def memories(options: argparse.Namespace) -> list[dict[str, Any]]:
+def memories(options: argparse.Namespace) -> list[Case]:
     """Peak of the memory that one step takes, in MB, each mode in a process of its own."""
     peaks = {}
     for mode in MODES:
         chosen = {key: value for key, value in vars(options).items() if key != "measure_memory" and value is not None}
         given = [f"--{key}={value}" for key, value in chosen.items()]
-        command = [sys.executable, __file__, *given, f"--measure-memory={mode}"]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        peaks[mode] = json.loads(output.splitlines()[-1])["megabytes"]
+        peaks[mode] = memory.in_fresh_process(__file__, [*given, f"--measure-memory={mode}"])
     # One graph in memory in place of K, beside what does not shrink: the gradients and the states of the solve.
     return [compared(f"peak MB of a step, {mode}", peaks[mode], peaks["full"], None) for mode in MODES[1:]]
 
 
-def memory_of_a_step(options: argparse.Namespace, mode: str) -> dict[str, float]:
+def memory_of_a_step(options: argparse.Namespace, mode: str) -> float:
     """Runs in a fresh process: how much a step needs beyond what is there before it."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    # What the libraries keep for themselves is not the mode's: a step on two images makes them take it.
     step_of(options, mode, batch=2)()
-    step = step_of(options, mode)
-    if options.device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        step()
-        return {"megabytes": (torch.cuda.max_memory_allocated() - before) / 1e6}
-    before = resident("VmRSS")
-    step()
-    return {"megabytes": (resident("VmHWM") - before) / 1e3}
-
-
-def resident(field: str) -> int:
-    """Memory of this process in kB: VmRSS now, VmHWM at its peak."""
-    # Not getrusage: its maximum may be that of the parent, from which this process was forked.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+    return memory.megabytes_of(step_of(options, mode), options.device)
 
 
 def gradient(options: argparse.Namespace, mode: str) -> Tensor:
@@ -206,16 +179,10 @@ def untrained(options: argparse.Namespace) -> UNet:
     return network
 
 
-def compared(name: str, ours: float, against: float, goal: float | None) -> dict[str, Any]:
+def compared(name: str, ours: float, against: float, goal: float | None) -> Case:
     ratio = ours / against
-    return case(name, ours, against, ratio=ratio, goal=goal, met=None if goal is None else ratio <= goal)
-
-
-def case(
-    name: str, ours: float, against: float, *, ratio: float | None, goal: float | None, met: bool | None
-) -> dict[str, Any]:
-    return {"case": name, "ours": ours, "against": against, "ratio": ratio, "goal": goal, "met": met}
+    return Case(name, ours, against, ratio, goal, None if goal is None else ratio <= goal)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

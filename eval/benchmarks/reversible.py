@@ -1,13 +1,14 @@
 """The reversible solver beside what it replaces, on a small U-Net: round trip, gradient, memory and time.
 
 Run: ``python -m lightly_prg.eval.benchmarks.reversible`` or this file. Prints one JSON line a case; a case is met where
-``ratio = ours / against`` is at most ``goal``. Under a minute on two cores.
+``ratio = ours / against`` is at most ``goal``. Under a minute on two cores. The exit code is 1 where a case is not met.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from lightly_prg import UNet
 from lightly_prg.diagnostics import round_trip
+from lightly_prg.eval.benchmarks import timing
+from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import encode
 from lightly_prg.randomness import generator_for
@@ -52,17 +55,9 @@ class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.peak = max(self.peak, self.total)
 
 
-def report(case: str, ours: float, against: float, goal: float | None = None) -> None:
+def compared(case: str, ours: float, against: float, goal: float | None = None) -> Case:
     ratio = ours / against
-    line = {
-        "case": case,
-        "ours": ours,
-        "against": against,
-        "ratio": ratio,
-        "goal": goal,
-        "met": goal is None or ratio <= goal,
-    }
-    print(json.dumps({k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in line.items()}), flush=True)
+    return Case(case, ours, against, ratio, goal, goal is None or ratio <= goal)
 
 
 def network() -> UNet:
@@ -97,7 +92,11 @@ def peak(unet: UNet, x: Tensor, **ode: Any) -> int:
     return int(memory.peak)
 
 
-def main() -> None:
+def main() -> int:
+    return timing.report(cases(), digits=3)
+
+
+def cases() -> Iterator[Case]:
     unet = network()
     images = torch.rand(8, 1, 8, 8, generator=generator_for(0, "images"))
     x = 2 * images - 1
@@ -106,7 +105,7 @@ def main() -> None:
     ours = reversible_round_trip(encoder, images, steps=16).rmse
     for steps, case in ((16, "round trip, 16 steps"), (32, "round trip, equal evaluations")):
         error = round_trip(encoder, images, steps=steps, solver="midpoint").rmse
-        report(f"{case}: midpoint with {steps} steps", ours, error, 1e-2)
+        yield compared(f"{case}: midpoint with {steps} steps", ours, error, 1e-2)
 
     coupled = {"solver": "reversible_midpoint", "steps": 4}
     plain = {"solver": "midpoint", "steps": 4}
@@ -114,7 +113,7 @@ def main() -> None:
     error = float((gradient(unet, x, **coupled, gradient="reversible") - exact).norm() / exact.norm())
     exact = gradient(unet, x, **plain, gradient="full")
     biased = float((gradient(unet, x, **plain, gradient="adjoint") - exact).norm() / exact.norm())
-    report("gradient error, 4 steps: adjoint of midpoint", error, biased, 1e-2)
+    yield compared("gradient error, 4 steps: adjoint of midpoint", error, biased, 1e-2)
 
     def at(steps: int) -> dict[str, Any]:
         return {**coupled, "steps": steps}
@@ -122,9 +121,11 @@ def main() -> None:
     peaks = {steps: peak(unet, x, **at(steps), gradient="reversible") for steps in (2, 16)}
     for steps in (2, 16):
         ours = peaks[steps]
-        report(f"peak bytes, {steps} steps: checkpoint", ours, peak(unet, x, **at(steps), gradient="checkpoint"))
-    report("peak bytes, 2 steps: full", peaks[2], peak(unet, x, **at(2), gradient="full"))
-    report("peak bytes, 16 steps: its own for 2 steps", peaks[16], peaks[2], 1.01)
+        yield compared(
+            f"peak bytes, {steps} steps: checkpoint", ours, peak(unet, x, **at(steps), gradient="checkpoint")
+        )
+    yield compared("peak bytes, 2 steps: full", peaks[2], peak(unet, x, **at(2), gradient="full"))
+    yield compared("peak bytes, 16 steps: its own for 2 steps", peaks[16], peaks[2], 1.01)
 
     reversible, same, usual = seconds(
         unet,
@@ -135,9 +136,9 @@ def main() -> None:
             {**plain, "gradient": "checkpoint"},
         ],
     )
-    report("CPU seconds of solve and gradient: the same with checkpoint", reversible, same, 1.3)
-    report("CPU seconds of solve and gradient: midpoint with checkpoint", reversible, usual, 2.6)
+    yield compared("CPU seconds of solve and gradient: the same with checkpoint", reversible, same, 1.3)
+    yield compared("CPU seconds of solve and gradient: midpoint with checkpoint", reversible, usual, 2.6)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,7 +12,7 @@ import torch
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval import neighbours
-from lightly_prg.eval.neighbours import pick_backend, search, search_exactly, unit_rows
+from lightly_prg.eval.neighbours import pick_backend, rank_exactly, search, search_exactly, unit_rows
 
 CPU = torch.device("cpu")
 Array = npt.NDArray[np.float32]
@@ -75,6 +75,31 @@ def test_search_exactly__decodes_negative_similarities() -> None:
     similarities, rows = search_exactly(bank, np.array([[2, 0]], np.float32), 4, device=CPU)
     assert rows.tolist() == [[3, 1, 2, 0]]
     np.testing.assert_allclose(similarities[0], [1, 0, -0.6, -1], atol=1e-9)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("found", [31, 38, 99])
+def test_rank_exactly__is_search_exactly(found: int, random_features, monkeypatch: pytest.MonkeyPatch) -> None:
+    bank, query = random_features(99), random_features(60)
+    expected = search_exactly(bank, query, 30, device=CPU)
+    nearest = search(bank, query, found, backend="torch", device=CPU)
+    whole = []
+    monkeypatch.setattr(neighbours, "search_exactly", lambda *_, **__: whole.append(1) or expected)
+    similarities, rows = rank_exactly(bank, query, nearest, 30, device=CPU)
+    assert torch.equal(rows, expected[1])
+    torch.testing.assert_close(similarities, expected[0], rtol=0, atol=2e-9)
+    assert not whole  # none of these is a near tie
+
+
+@pytest.mark.parametrize("found", [21, 80])
+def test_rank_exactly__gives_ties_to_the_lower_row(found: int, random_features) -> None:
+    # Rows of another length are the same to rounding; of 21 that were found, any may be missing among the first 19.
+    bank = np.tile(random_features(1), (80, 1)) * (1 + np.arange(80, dtype=np.float32))[::-1, None]
+    bank[1::2] = random_features(40)
+    query = bank[:1]
+    nearest = search(bank, query, found, backend="torch", device=CPU)
+    _, rows = rank_exactly(bank, query, nearest, 19, device=CPU)
+    assert rows[0].tolist() == list(range(0, 38, 2))
 
 
 def test_unit_rows__have_length_one_or_zero() -> None:
