@@ -21,9 +21,12 @@ class Study(Section):
     Attributes:
         test_images: At most so many, drawn by class and by the seed, so that the spread over seeds is also one over
             images.
+        validation_images: At most so many, likewise: fine-tuning classifies them after every epoch, which with few
+            labels takes longer than the training.
     """
 
     test_images: Positive | None = 1000
+    validation_images: Positive | None = 500
 
 
 class FinetuningStudy(Study):
@@ -99,6 +102,7 @@ class InvertedPath(Study):
 
     name: Literal["inverted_path"]
     test_images: Positive | None = 5000
+    validation_images: Positive | None = None
     train_images: Positive = 5000
     scan_images: Positive = 2000
     middle: str = "middle"

@@ -98,6 +98,7 @@ class _Work:
             recipe=cell.recipe,
             run=run,
             load=partial(self._images.of, cell.recipe),
+            validation_images=self.claim.study.validation_images,
             test_images=self.claim.study.test_images,
             figures=self.folder / "figures",
             trust=self.trust,

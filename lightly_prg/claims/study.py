@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from lightly_prg.claims.findings import Finding, Outcome, Reading, Side
 from lightly_prg.comparison_judging import JudgedRun
 from lightly_prg.console import Console
-from lightly_prg.data import Splits
+from lightly_prg.data import ImageSet, Splits
 from lightly_prg.eval.comparison_statistics import mean_of, paired_difference
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.recipe import Recipe
@@ -32,7 +32,8 @@ class Part:
         recipe: Of its pretraining, as the claim has it.
         run: The pretrained network.
         load: Gives the images, when the first cell needs them.
-        test_images: At most so many, drawn by class; None for all.
+        validation_images: At most so many, drawn by class; None for all.
+        test_images: Likewise.
         figures: Where cells may draw.
         trust: Whether the recipe's code may run.
         console: Where progress is shown.
@@ -43,6 +44,7 @@ class Part:
     recipe: Recipe
     run: Run
     load: Callable[[], Splits]
+    validation_images: int | None
     test_images: int | None
     figures: Path
     trust: bool
@@ -56,12 +58,16 @@ class Part:
 
     @cached_property
     def splits(self) -> Splits:
-        """All images, but no more test images than the study has."""
+        """All training images, and as many of the others as the study takes."""
         whole = self.load()
-        test = whole.test
-        if self.test_images is not None:
-            test = drawn_by_class(test, self.test_images, self.seed)
-        return Splits(whole.train, whole.validation, test)
+        return Splits(
+            whole.train,
+            self._some(whole.validation, self.validation_images),
+            self._some(whole.test, self.test_images),
+        )
+
+    def _some(self, images: ImageSet, most: int | None) -> ImageSet:
+        return images if most is None else drawn_by_class(images, most, self.seed)
 
     @cached_property
     def evaluation(self) -> Evaluation:

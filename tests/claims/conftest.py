@@ -13,7 +13,7 @@ from lightly_prg.console import Console
 
 MakeClaim = Callable[..., ClaimRecipe]
 
-# Two images of each class in a batch, three batches.
+# Three batches.
 OVERRIDES = (
     "data.image_size=16",
     "data.train_size=60",
@@ -23,15 +23,15 @@ OVERRIDES = (
     "train.ema_decay=0",
     "train.precision=32",
     "train.accelerator=cpu",
-    "train.snapshots=[0,0.34,0.67,1]",
+    "train.snapshots=[0,0.34,1]",
     "method.backbone.channels=8",
     "method.backbone.patch_size=2",
     "method.feature.pool=mean",
 )
 STUDIES: dict[str, dict[str, Any]] = {
-    "pretraining_helps": {"labels": [2, 1], "epochs": [1, 2], "batch_size": 8, "learning_rates": [0.01], "steps": 2},
+    "pretraining_helps": {"labels": [2, 1], "epochs": [1, 2], "batch_size": 20, "learning_rates": [0.01], "steps": 2},
     "better_pretraining": {"images": 8, "train_images": 40},
-    "inverted_path": {"train_images": 40, "scan_images": 40, "test_images": 40},
+    "inverted_path": {"train_images": 40, "scan_images": 40},
     "solvers": {
         "train_steps": [2],
         "judged": [
@@ -44,7 +44,8 @@ STUDIES: dict[str, dict[str, Any]] = {
     "reversibility": {"betas": [0, 1], "samples": 20, "images": 4, "steps": 2},
 }
 _FINETUNED = ("better_pretraining", "solvers", "corruption", "reversibility")
-_SCHEDULE = {"labels": 2, "epochs": 1, "batch_size": 8, "learning_rates": [0.01], "test_images": 30}
+_SCHEDULE = {"labels": 2, "epochs": 1, "batch_size": 20, "learning_rates": [0.01]}
+_FEW = {"test_images": 30, "validation_images": 10}
 
 
 @pytest.fixture(scope="session")
@@ -67,8 +68,8 @@ def make_claim(runs: Path) -> MakeClaim:
     return make
 
 
-def _claim(study: str, runs: Path, **changes: Any) -> ClaimRecipe:
-    options = {"name": study, **(_SCHEDULE if study in _FINETUNED else {}), **STUDIES[study]}
+def _claim(study: str, runs_folder: Path, /, **changes: Any) -> ClaimRecipe:
+    options = {"name": study, **_FEW, **(_SCHEDULE if study in _FINETUNED else {}), **STUDIES[study]}
     content: dict[str, Any] = {
         "id": "c06",
         "title": "tiny",
@@ -79,14 +80,16 @@ def _claim(study: str, runs: Path, **changes: Any) -> ClaimRecipe:
         "overrides": list(OVERRIDES),
         "seeds": [0, 1],
         "study": options,
-        "runs": str(runs),
+        "runs": str(runs_folder),
     }
     return parse_claim(yaml.safe_dump({**content, **changes}))
 
 
 @pytest.fixture(autouse=True)
 def few_steps() -> Iterator[None]:
-    """Round trips of two steps."""
+    """Round trips of two steps, and no figures of measurements."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lightly_prg.flow_comparison.STEPS", 2)
+        for module in ("plot_measurements", "plotting", "plot_scan"):
+            patch.setattr(f"lightly_prg.{module}.write_figure", lambda *arguments: None)
         yield

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from commands import call
 
-from lightly_prg.claims import pretraining_helps, runner
+from lightly_prg.claims import pretraining_helps, runner, solvers
 from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.studies import STUDIES
@@ -37,7 +37,7 @@ def without_costs(content: dict[str, Any]) -> dict[str, Any]:
 def test_killed_in_the_third_cell__goes_on_there_and_ends_the_same(
     make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = state(make_claim("pretraining_helps"))
+    claim = state(make_claim("pretraining_helps", seeds=[0]))
     whole = run_claim(claim, out=tmp_path / "whole")
     done: list[str] = []
     dies = True
@@ -57,16 +57,16 @@ def test_killed_in_the_third_cell__goes_on_there_and_ends_the_same(
     assert not (tmp_path / "out/result.json").exists()
     dies = False
     again = run_claim(claim, out=tmp_path / "out")
-    assert len(done) == len(set(done)) == 2 * 2 * 2
+    assert len(done) == len(set(done)) == 2 * 2
     assert without_costs(again) == without_costs(whole)
     # Nothing is left to do, and nothing is done.
     finished = run_claim(claim, out=tmp_path / "out")
-    assert len(done) == 8
+    assert len(done) == 4
     assert finished == again
     # Another question is asked anew.
     study = claim.study.model_copy(update={"steps": 1})
-    run_claim(claim.model_copy(update={"study": study, "seeds": (0,)}), out=tmp_path / "out")
-    assert len(done) == 12
+    run_claim(claim.model_copy(update={"study": study}), out=tmp_path / "out")
+    assert len(done) == 8
 
 
 def test_folder__tells_everything(make_claim: MakeClaim, tmp_path: Path) -> None:
@@ -98,13 +98,13 @@ def test_runs__are_trained_once_and_taken_where_they_fit(
 
     monkeypatch.setattr(Method, "training_step", step)
     monkeypatch.setattr(
-        runner, "STUDIES", {"solvers": Study(lambda options, recipe: {}, None, STUDIES["solvers"].outcome)}
-    )  # type: ignore[arg-type]
+        runner, "STUDIES", {"solvers": Study(lambda options, recipe: {}, solvers.measure, solvers.outcome)}
+    )
     claim = make_claim("solvers", seeds=[0], runs=None, existing=str(runs))
     run_claim(claim, out=tmp_path / "taken/c06")
     taken = Run(tmp_path / "taken/runs/digits-seed0")
     assert steps == []
-    assert [folder.name for folder in taken.snapshots] == [f"step-00000{index}" for index in range(4)]
+    assert [folder.name for folder in taken.snapshots] == ["step-000000", "step-000001", "step-000003"]
     assert taken.weights_file.read_bytes() == (runs / "digits-seed0/encoder.safetensors").read_bytes()
     other = claim.model_copy(update={"overrides": (*claim.overrides, "train.lr=0.5")})
     run_claim(other, out=tmp_path / "other/c06")
@@ -131,8 +131,9 @@ def test_command__prints_the_findings_and_the_verdict(
     out = tmp_path / "c06"
     code, told, _ = call(monkeypatch, capsys, "compare", str(file), "seeds=[0]", "margin=3", "--out", str(out))
     assert code == 0
-    assert "euler 4 less euler 2 as trained" in told
-    assert "within ±3" in told
+    # A table as wide as the terminal of the test breaks its lines.
+    assert all(word in told for word in ("euler 4", "trained", "within"))
     assert "Cannot be told at this size: one seed gives no interval." in told
     content = json.loads((out / "result.json").read_text())
-    assert content["command"].endswith("mine.yaml seeds=[0] margin=3") or "'seeds=[0]'" in content["command"]
+    assert content["command"] == f"lightly-prg compare {file} 'seeds=[0]' margin=3"
+    assert (content["seeds"], content["margin"]) == ([0], 3)
