@@ -13,6 +13,7 @@ from torch import nn
 from lightly_prg.errors import UserError
 from lightly_prg.eval import (
     FineTuned,
+    FinetuneResult,
     LinearHead,
     PRGHead,
     evaluate_robustness,
@@ -73,35 +74,9 @@ def finetune_run(
     if target.is_taken() and not overwrite:
         raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
     split = split if split is not None else source.recipe.eval.split
-    judged, validation = evaluation.images(split), evaluation.splits.validation
     original: Any = evaluation.encoder(encoder)
     network = reread(original, feature=settings.feature, ode=settings.ode)
-    labels, seed = settings.labels, source.recipe.seed
-    title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
-    with evaluation.console.task(title, 1) as update:
-        result, model = finetune(
-            network,
-            evaluation.images("train"),
-            judged,
-            # What is reported must not have chosen the learning rate.
-            validation=validation if split == "test" and len(validation) else None,
-            mode=settings.mode,
-            blocks=settings.blocks,
-            adapter=LoRA(**settings.lora.model_dump(), seed=seed) if settings.mode == "lora" else None,
-            preset=settings.preset,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rates=settings.learning_rates,
-            ema_decay=settings.ema_decay,
-            labels=int(labels) if labels is not None and labels >= 1 else labels,
-            num_classes=evaluation.splits.train.num_classes,
-            extra_loss=kept_flow_matching(settings.beta, encoder=network, seed=seed),
-            seed=seed,
-            device=str(evaluation.target),
-            precision=pick_precision("auto", evaluation.target).precision,
-            num_workers=decoding_workers(),
-            progress=update,
-        )
+    result, model = finetune_encoder(evaluation, network, settings, split=split)
     trained: Any = model.encoder
     content = {
         "encoder": encoder,
@@ -116,6 +91,7 @@ def finetune_run(
     content["options"] |= {key: content[key] for key in told_apart if key in content}
     keeps_flow = isinstance(original, PRGEncoder) and encoder == "run"
     if keeps_flow:
+        judged = evaluation.images(split)
         shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
         content["round_trip_before"] = round_trip_error(original, shown)
         content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
@@ -137,8 +113,51 @@ def finetune_run(
         )
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
         if keeps_flow:
-            compare_samples(original, trained, seed=seed, figures=target.figures)
+            compare_samples(original, trained, seed=source.recipe.seed, figures=target.figures)
     return target, content
+
+
+def finetune_encoder(
+    evaluation: Evaluation, encoder: nn.Module, settings: FinetuneRecipe, *, split: str
+) -> tuple[FinetuneResult, FineTuned]:
+    """Fine-tunes any encoder on the images of a run, and writes nothing.
+
+    Args:
+        evaluation: Its images, its seed and its device.
+        encoder: What is fine-tuned; it is not changed. Its feature and solver are taken as they are.
+        settings: All else.
+        split: ``validation`` or ``test``: what the result is about.
+
+    Raises:
+        UserError: If an option does not fit.
+    """
+    validation = evaluation.splits.validation
+    labels, seed = settings.labels, evaluation.run.recipe.seed
+    title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
+    with evaluation.console.task(title, 1) as update:
+        return finetune(
+            encoder,
+            evaluation.images("train"),
+            evaluation.images(split),
+            # What is reported must not have chosen the learning rate.
+            validation=validation if split == "test" and len(validation) else None,
+            mode=settings.mode,
+            blocks=settings.blocks,
+            adapter=LoRA(**settings.lora.model_dump(), seed=seed) if settings.mode == "lora" else None,
+            preset=settings.preset,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rates=settings.learning_rates,
+            ema_decay=settings.ema_decay,
+            labels=int(labels) if labels is not None and labels >= 1 else labels,
+            num_classes=evaluation.splits.train.num_classes,
+            extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),
+            seed=seed,
+            device=str(evaluation.target),
+            precision=pick_precision("auto", evaluation.target).precision,
+            num_workers=decoding_workers(),
+            progress=update,
+        )
 
 
 def _recipe_of(

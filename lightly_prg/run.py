@@ -100,6 +100,11 @@ class Run:
         return self.folder / "figures"
 
     @property
+    def snapshots(self) -> list[Path]:
+        """The encoders as they were in training, from the first; each is a run folder."""
+        return sorted((self.folder / "snapshots").glob("step-*"))
+
+    @property
     def is_trained(self) -> bool:
         """Whether training ended and the encoder was exported."""
         return self.encoder_file.is_file() and self.weights_file.is_file()

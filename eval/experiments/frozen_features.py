@@ -21,11 +21,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightly_prg.console import Console
-from lightly_prg.eval import Embeddings, embed, evaluate_knn, evaluate_linear
+from lightly_prg.eval import Embeddings, embed
 from lightly_prg.evaluation import EncoderName, Evaluation
-from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.files import write_json, write_text
+from lightly_prg.frozen_judging import judge_frozen, read_block
 from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
 from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
@@ -65,7 +65,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     images = ScanImages(bank, judged, "test")
     for name, feature, train, test in _features(evaluation, chosen, images, options.steps):
-        rows.append({"row": name, "feature": feature, **_judge(train, test, evaluation)})
+        rows.append({"row": name, "feature": feature, **judge_frozen(evaluation, train, test)})
         evaluation.console.say(f"{name}: k-NN {rows[-1]['knn']:.1f}, linear {rows[-1]['linear']:.1f}")
     return {
         "run": folder.name,
@@ -97,12 +97,9 @@ def _features(
         ("best block, random network", random_network, block, block.tau, False),
     ]
     for name, encoder, cell, taus, noised in cells:
-        grid = GridEncoder(
-            encoder, (Row("block", cell.block, cell.pool),), taus=taus, noised=noised, seed=evaluation.run.recipe.seed
-        )
-        *_, last = read_group(grid, grid.rows, images, **embedding)  # of several taus, all together come last
-        assert last.judged is not None
-        yield name, {"block": cell.block, "tau": list(taus), "pool": cell.pool}, last.bank, last.judged
+        where: dict[str, Any] = {"block": cell.block, "pool": cell.pool}
+        bank, judged = read_block(evaluation, encoder, images, taus=taus, noised=noised, **where)
+        yield name, {**where, "tau": list(taus)}, bank, judged
     (state,) = rows_of(evaluation.trained, sources=("state",))
     grid = GridEncoder(evaluation.trained, (state,), taus=TAUS, steps=steps)
     for found in read_group(grid, grid.rows, images, **embedding):
@@ -110,17 +107,6 @@ def _features(
             assert found.judged is not None
             (tau,) = found.cell.taus
             yield f"state, tau {tau:g}", {"tau": tau, "pool": state.pool}, found.bank, found.judged
-
-
-def _judge(train: Embeddings, test: Embeddings, evaluation: Evaluation) -> dict[str, Any]:
-    classes, seed = evaluation.splits.train.num_classes, evaluation.run.recipe.seed
-    linear = evaluate_linear(train, test, seed=seed, num_classes=classes, device=str(evaluation.target))
-    return {
-        "knn": evaluate_knn(train, test, num_classes=classes).top1,
-        "linear": linear.top1,
-        "embedding_dim": train.embedding_dim,
-        "nfe": train.nfe,
-    }
 
 
 def summarise(out: Path, command: str) -> None:
