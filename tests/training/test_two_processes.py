@@ -79,9 +79,10 @@ def test_two_processes__share_the_embedding_and_count_each_image_once(
 ) -> None:
     run = Run(folder / "two")
     judged = json.loads((run.folder / "eval/knn.json").read_text())
-    assert (judged["num_test"], judged["num_train"]) == (599, 100 + 0)
     evaluation = Evaluation(run, device="cpu")
-    for split in ("train", "test"):
+    bank = len(evaluation.images("train")) + len(evaluation.images("validation"))
+    assert (judged["num_test"], judged["num_train"]) == (599, bank)
+    for split in ("train", "validation", "test"):
         shared = evaluation.embeddings("run", split)
         images = evaluation.images(split)
         options = {**evaluation.embedding_options("run"), "cache_dir": tmp_path}
