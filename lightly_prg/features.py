@@ -70,8 +70,8 @@ def _read(
     if feature.block is not None:
         counted.evaluations += 1
         arguments = (counted.velocity, position, state, feature.block)
-        # `full` keeps every activation anyway; otherwise this evaluation is recomputed like those of the solver. The last
-        # is not: its gradient comes first, and one graph is in memory whether it was kept or is made again.
+        # `full` keeps every activation anyway; otherwise this evaluation is recomputed like those of the solver.
+        # The last is not: its gradient comes first, and one graph is in memory whether it was kept or is made again.
         if torch.is_grad_enabled() and ode.gradient != "full" and not last:
             recomputed: Tensor = checkpoint(activation, *arguments, use_reentrant=False)
             return recomputed
