@@ -46,15 +46,23 @@ def extract_features(
         rtol=ode.rtol,
         atol=ode.atol,
     )
+    last = len(taus) - 1
     parts = [
-        pool(_read(counted, tau, state, path, ode, feature).float(), feature.pool)
-        for tau, state in zip(taus, states, strict=True)
+        pool(_read(counted, tau, state, path, ode, feature, last=number == last).float(), feature.pool)
+        for number, (tau, state) in enumerate(zip(taus, states, strict=True))
     ]
     return torch.cat(parts, dim=1), counted.evaluations
 
 
 def _read(
-    counted: CountedVelocity, tau: float, state: Tensor, path: Path, ode: OdeSpec, feature: FeatureSpec
+    counted: CountedVelocity,
+    tau: float,
+    state: Tensor,
+    path: Path,
+    ode: OdeSpec,
+    feature: FeatureSpec,
+    *,
+    last: bool,
 ) -> Tensor:
     if feature.source == "state":
         return state
@@ -63,7 +71,8 @@ def _read(
         counted.evaluations += 1
         arguments = (counted.velocity, position, state, feature.block)
         # `full` keeps every activation anyway; otherwise this evaluation is recomputed like those of the solver.
-        if torch.is_grad_enabled() and ode.gradient != "full":
+        # The last is not: its gradient comes first, and one graph is in memory whether it was kept or is made again.
+        if torch.is_grad_enabled() and ode.gradient != "full" and not last:
             recomputed: Tensor = checkpoint(activation, *arguments, use_reentrant=False)
             return recomputed
         return activation(*arguments)

@@ -102,7 +102,7 @@ def test_checkpointing__recomputes_but_does_not_count() -> None:
         input_shape=(1, 4, 4),
     )
     encoder(torch.rand(2, 1, 4, 4)).sum().backward()
-    assert network.calls == 10
+    assert network.calls == 5 + 4  # all but the last, whose gradient is needed at once
     assert encoder.nfe == 5
 
 
