@@ -61,7 +61,7 @@ def test_mistakes_of_a_study__are_told_in_a_sentence() -> None:
         load_claim("claims/c02", ["study.epochs=[3]"])
     with pytest.raises(UserError, match="is about features"):
         load_claim("claims/c02", ["study.features=[block]"])
-    claim = load_claim("claims/c06", ["data.cifar10.recipe=cifar10_mae_cpu"])
+    claim = load_claim("claims/c06", ["data.cifar10.recipe=cifar10_mae_cpu", "overrides=[]"])
     with pytest.raises(UserError, match=r"data\.cifar10.*cifar10_mae_cpu trains mae; claims are about prg"):
         claim.recipe_of("cifar10", 0)
 
