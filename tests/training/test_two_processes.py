@@ -91,6 +91,7 @@ def test_two_processes__share_the_embedding_and_count_each_image_once(
         np.testing.assert_array_equal(shared.features, alone.features)
 
 
+@pytest.mark.slow
 def test_torchrun__is_passed_on(folder: Path, one: dict[str, torch.Tensor]) -> None:
     """It starts the processes itself; Lightning and this package find out by its variables."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
