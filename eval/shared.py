@@ -104,7 +104,7 @@ def _send(batches: Iterator[Features], wire: torch.device) -> None:
     mine = list(batches)
     features = torch.from_numpy(np.concatenate(mine)) if mine else torch.zeros(0, 0)
     dist.send(torch.tensor(features.shape, dtype=torch.int64, device=wire), dst=0)
-    for message in features.split(_ROWS_A_MESSAGE):
+    for message in torch.split(features, _ROWS_A_MESSAGE):
         if message.numel():
             dist.send(message.contiguous().to(wire), dst=0)
 

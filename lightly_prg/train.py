@@ -16,7 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
@@ -250,7 +250,7 @@ def _fit(
         strategy=settings.strategy,
         # Batch statistics are those of the global batch, as Lightly's own scripts have it; CPUs cannot.
         sync_batchnorm=device.type == "cuda",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         callbacks=[log, checkpoint, snapshots, *callbacks],
