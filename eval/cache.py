@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.embeddings import Features
 from lightly_prg.files import replacing, write_json
 
+_log = logging.getLogger(__name__)
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 26
 
@@ -98,7 +100,15 @@ class CacheEntry:
         return self.folder / f"{self.key}.json"
 
     def read(self) -> tuple[Features, float, float] | None:
-        """The features as a memory map, their NFE and seconds; None if absent or damaged."""
+        """The features as a memory map, their NFE and seconds; None if absent or, which is logged, damaged."""
+        if not (self.facts_file.is_file() and self.features_file.is_file()):
+            return None
+        found = self._intact()
+        if found is None:
+            _log.warning("The embeddings in %s are damaged: they are computed anew.", self.features_file)
+        return found
+
+    def _intact(self) -> tuple[Features, float, float] | None:
         try:
             facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
             features = np.load(self.features_file, mmap_mode="r", allow_pickle=False)

@@ -166,10 +166,14 @@ def without_a_key(file: Path) -> None:
         *((".json", damage) for damage in (truncate, empty, a_list, without_a_key, Path.unlink)),
     ],
 )
-def test_damage__is_recomputed(counted: Counted, tmp_path: Path, suffix: str, damage) -> None:
+def test_damage__is_said_and_recomputed(
+    counted: Counted, tmp_path: Path, suffix: str, damage, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = counted.embed(tmp_path).features.copy()
+    assert not caplog.messages
     damage(only(tmp_path, f"*{suffix}"))
     again = counted.embed(tmp_path)
+    assert [("damaged" in message) for message in caplog.messages] == ([] if damage is Path.unlink else [True])
     assert counted.batches == 6
     np.testing.assert_array_equal(again.features, expected)
     counted.embed(tmp_path)
