@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class CacheEntry:
                 and features.dtype == np.float32
                 and facts["crc32"] == _checksum(features)
             )
-        except (OSError, ValueError, EOFError, KeyError, TypeError):
+        except (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, OverflowError, TokenError):
             return None
         return (features, nfe, seconds) if intact else None
 

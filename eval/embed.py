@@ -17,6 +17,9 @@ from lightly_prg.eval.cache import CacheEntry, encoder_sha256
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, Features
 
+Progress = Callable[[int, int], object]
+"""Called with (images done, images in all)."""
+
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -77,7 +80,7 @@ def embed(
     precision: str = "32",
     cache_dir: Path | None = None,
     cache_key: str | None = None,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
     num_workers: int = 0,
 ) -> Embeddings:
     """Embeds every image of a data set, without gradients and in evaluation mode.
@@ -117,8 +120,7 @@ def embed(
     names = tuple(dataset.names)
     entry = None
     if cache_dir is not None:
-        encoder_key = cache_key if cache_key is not None else encoder_sha256(encoder)
-        entry = CacheEntry(Path(cache_dir), (encoder_key, dataset.fingerprint, precision), rows)
+        entry = cache_entry(encoder, dataset, Path(cache_dir), cache_key, precision)
         if (found := entry.read()) is not None:
             if progress is not None:
                 progress(rows, rows)
@@ -128,7 +130,7 @@ def embed(
     with (
         evaluation_mode(encoder, resolve_device(device)) as place,
         closing(
-            _embedded(
+            embedded(
                 encoder,
                 dataset.loader(batch_size=batch_size, num_workers=num_workers),
                 names,
@@ -150,6 +152,14 @@ def embed(
     return Embeddings(features, labels, names, nfe, seconds)
 
 
+def cache_entry(
+    encoder: nn.Module, dataset: ImageDataset, folder: Path, cache_key: str | None, precision: str
+) -> CacheEntry:
+    """Where the embeddings of these images by this encoder lie in a cache."""
+    encoder_key = cache_key if cache_key is not None else encoder_sha256(encoder)
+    return CacheEntry(folder, (encoder_key, dataset.fingerprint, precision), len(dataset))
+
+
 @contextmanager
 def evaluation_mode(encoder: nn.Module, device: torch.device) -> Iterator[torch.device]:
     """Moves the encoder to the device and into evaluation mode, and back."""
@@ -165,13 +175,13 @@ def evaluation_mode(encoder: nn.Module, device: torch.device) -> Iterator[torch.
         encoder.to(home)
 
 
-def _embedded(
+def embedded(
     encoder: nn.Module,
     loader: Iterable[tuple[Tensor, Tensor, Sequence[str]]],
     names: Sequence[str],
     device: torch.device,
     autocast: torch.dtype | None,
-    progress: Callable[[int, int], object] | None,
+    progress: Progress | None,
 ) -> Generator[Features, None, None]:
     """Yields the features ``(B, D)`` of one batch after the other."""
     done = 0

@@ -14,6 +14,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.feature_transform import check_transform, transform_features
+from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.neighbours import ROUNDING, pick_backend, rank_exactly, search
 
 PRESETS: dict[str, dict[str, Any]] = {"lightly": {"k": 200, "ks": (200,), "temperature": 0.1}}
@@ -118,7 +119,7 @@ def evaluate_knn(
     check_same_encoder((bank, query))
     speed = overall_speed((bank, query))
     bank, query = bank.labelled(), query.labelled()
-    num_classes = _count_classes(bank, query, num_classes)
+    num_classes = count_classes(bank, None, query, num_classes, evaluator="k-NN")
     place = resolve_device(device)
     chosen = pick_backend(backend, place)
     asked = sorted({k, *ks})
@@ -158,18 +159,6 @@ def evaluate_knn(
         options={"k": k, "ks": asked, "temperature": temperature}
         | ({} if transform == "none" else {"transform": transform}),
     )
-
-
-def _count_classes(bank: Embeddings, query: Embeddings, num_classes: int | None) -> int:
-    for what, part in (("bank", bank), ("query set", query)):
-        if len(part) == 0:
-            raise UserError(f"No image of the {what} has a label, which k-NN needs.")
-    if (bank.labels == bank.labels[0]).all():
-        raise UserError(f"Every image of the bank has the label {bank.labels[0]}; k-NN needs two classes.")
-    highest = int(max(bank.labels.max(), query.labels.max()))
-    if num_classes is not None and num_classes <= highest:
-        raise UserError(f"num_classes is {num_classes}, and there is a label {highest}.")
-    return num_classes if num_classes is not None else highest + 1
 
 
 def _percent(hits: Tensor) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device
+from lightly_prg.eval.device import full_float32, resolve_device, threads_for
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.label_checks import check_amount, count_classes
 from lightly_prg.eval.label_draws import draw_labels, hold_out
@@ -133,7 +133,7 @@ def evaluate_linear(
     if len(given) == 0:
         pool, held = hold_out(train.labels, seed=seed)
         chooser = train.select(held)
-    with full_float32():
+    with full_float32(), threads_for(train.features.size):
         if labels is None:
             fitted = train if len(given) else train.select(pool)
             results = [probe.run(fitted, chooser, refit=(train, given))]

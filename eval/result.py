@@ -29,17 +29,18 @@ def result_to_dict(result: Any) -> dict[str, Any]:
         >>> result_to_dict(Example(200 / 3, {10: 50.0}))
         {'top1': 66.6667, 'by_k': {'10': 50.0}}
     """
-    content: dict[str, Any] = _plain(dataclasses.asdict(result))
+    content: dict[str, Any] = plain(dataclasses.asdict(result))
     return content
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON knows it, see ``result_to_dict``."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value

@@ -13,6 +13,7 @@ from torch import nn
 from lightly_prg.errors import UserError
 from lightly_prg.eval import (
     FineTuned,
+    FinetuneResult,
     LinearHead,
     PRGHead,
     evaluate_robustness,
@@ -22,7 +23,7 @@ from lightly_prg.eval import (
 )
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
-from lightly_prg.files import replacing, write_json
+from lightly_prg.files import file_crc32, read_json, replacing, write_json
 from lightly_prg.finetune_loss import kept_flow_matching
 from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_error
 from lightly_prg.hardware import decoding_workers, pick_precision
@@ -73,35 +74,9 @@ def finetune_run(
     if target.is_taken() and not overwrite:
         raise UserError(f"{target.folder} already holds a run. Replace it with --overwrite, or choose --out.")
     split = split if split is not None else source.recipe.eval.split
-    judged, validation = evaluation.images(split), evaluation.splits.validation
     original: Any = evaluation.encoder(encoder)
     network = reread(original, feature=settings.feature, ode=settings.ode)
-    labels, seed = settings.labels, source.recipe.seed
-    title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
-    with evaluation.console.task(title, 1) as update:
-        result, model = finetune(
-            network,
-            evaluation.images("train"),
-            judged,
-            # What is reported must not have chosen the learning rate.
-            validation=validation if split == "test" and len(validation) else None,
-            mode=settings.mode,
-            blocks=settings.blocks,
-            adapter=LoRA(**settings.lora.model_dump(), seed=seed) if settings.mode == "lora" else None,
-            preset=settings.preset,
-            epochs=settings.epochs,
-            batch_size=settings.batch_size,
-            learning_rates=settings.learning_rates,
-            ema_decay=settings.ema_decay,
-            labels=int(labels) if labels is not None and labels >= 1 else labels,
-            num_classes=evaluation.splits.train.num_classes,
-            extra_loss=kept_flow_matching(settings.beta, encoder=network, seed=seed),
-            seed=seed,
-            device=str(evaluation.target),
-            precision=pick_precision("auto", evaluation.target).precision,
-            num_workers=decoding_workers(),
-            progress=update,
-        )
+    result, model = finetune_encoder(evaluation, network, settings, split=split)
     trained: Any = model.encoder
     content = {
         "encoder": encoder,
@@ -116,6 +91,7 @@ def finetune_run(
     content["options"] |= {key: content[key] for key in told_apart if key in content}
     keeps_flow = isinstance(original, PRGEncoder) and encoder == "run"
     if keeps_flow:
+        judged = evaluation.images(split)
         shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
         content["round_trip_before"] = round_trip_error(original, shown)
         content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
@@ -127,17 +103,61 @@ def finetune_run(
         if overwrite:
             target.clear()
         target.create(recipe)
+        # The description of the encoder says that a run is whole, so it comes last.
+        _write_head(target, model.head, num_classes=result.num_classes)
         target.export(
             trained,
             data=evaluation.description["data"],
             training=evaluation.description["training"],
             extra={"finetuned": {key: content[key] for key in ("encoder", "mode", "blocks", "preset", "num_train")}},
         )
-        _write_head(target, model.head, num_classes=result.num_classes)
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
         if keeps_flow:
-            compare_samples(original, trained, seed=seed, figures=target.figures)
+            compare_samples(original, trained, seed=source.recipe.seed, figures=target.figures)
     return target, content
+
+
+def finetune_encoder(
+    evaluation: Evaluation, encoder: nn.Module, settings: FinetuneRecipe, *, split: str
+) -> tuple[FinetuneResult, FineTuned]:
+    """Fine-tunes any encoder on the images of a run, and writes nothing.
+
+    Args:
+        evaluation: Its images, its seed and its device.
+        encoder: What is fine-tuned; it is not changed. Its feature and solver are taken as they are.
+        settings: All else.
+        split: ``validation`` or ``test``: what the result is about.
+
+    Raises:
+        UserError: If an option does not fit.
+    """
+    validation = evaluation.splits.validation
+    labels, seed = settings.labels, evaluation.run.recipe.seed
+    title = f"fine-tuning on {'all' if labels is None else f'{labels:g}'} labels"
+    with evaluation.console.task(title, 1) as update:
+        return finetune(
+            encoder,
+            evaluation.images("train"),
+            evaluation.images(split),
+            # What is reported must not have chosen the learning rate.
+            validation=validation if split == "test" and len(validation) else None,
+            mode=settings.mode,
+            blocks=settings.blocks,
+            adapter=LoRA(**settings.lora.model_dump(), seed=seed) if settings.mode == "lora" else None,
+            preset=settings.preset,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            learning_rates=settings.learning_rates,
+            ema_decay=settings.ema_decay,
+            labels=int(labels) if labels is not None and labels >= 1 else labels,
+            num_classes=evaluation.splits.train.num_classes,
+            extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),
+            seed=seed,
+            device=str(evaluation.target),
+            precision=pick_precision("auto", evaluation.target).precision,
+            num_workers=decoding_workers(),
+            progress=update,
+        )
 
 
 def _recipe_of(
@@ -160,7 +180,11 @@ def _write_head(run: Run, head: nn.Module, *, num_classes: int) -> None:
     state = {key: value.contiguous().cpu() for key, value in head.state_dict().items()}
     with replacing(run.folder / "head.safetensors") as temporary:
         save_file(state, temporary)
-    write_json(run.folder / "head.json", {"head": _HEADS[type(head).__name__], "num_classes": num_classes})
+        checksum = file_crc32(temporary)
+    write_json(
+        run.folder / "head.json",
+        {"head": _HEADS[type(head).__name__], "num_classes": num_classes, "weights_crc32": checksum},
+    )
 
 
 def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
@@ -169,8 +193,6 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
     Raises:
         UserError: If the folder holds no fine-tuned model, or its files are damaged.
     """
-    from lightly_prg.files import read_json
-
     encoder = load(folder, trust=trust)
     path = Path(folder) / "head.json"
     if not path.is_file():
@@ -185,6 +207,9 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
         head = LinearHead(encoder.embedding_dim, classes)
     weights = Path(folder) / "head.safetensors"
     try:
+        # Runs of older versions have no checksum.
+        if described.get("weights_crc32", checksum := file_crc32(weights)) != checksum:
+            raise UserError(f"{weights} is damaged: its checksum is not the one that was written with it.")
         head.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(":.")

@@ -161,9 +161,13 @@ def _cell(
     data: Splits | None,
 ) -> Cell:
     recipe = comparison.recipe_of(method, seed)
+    if method.start_from is not None:
+        first = next(other for other in comparison.methods if other.label == method.start_from)
+        recipe = recipe.model_copy(update={"init_from": str(folder / "runs" / f"{first.slug}-seed{seed}")})
     if cost is not None:
         assert isinstance(comparison.budget, BudgetRecipe)
-        recipe = budgeted(recipe, comparison.budget, cost, num_train=_info(recipe, data).num_train)
+        budget = comparison.budget.model_copy(update={"amount": method.share * comparison.budget.amount})
+        recipe = budgeted(recipe, budget, cost, num_train=_info(recipe, data).num_train)
     source = Run(Path(method.recipe))
     key = f"{method.slug}-seed{seed}"
     return Cell(

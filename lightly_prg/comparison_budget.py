@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback
 
 from lightly_prg.console import Console
 from lightly_prg.cost import estimate
@@ -23,10 +15,8 @@ from lightly_prg.errors import UserError
 from lightly_prg.hardware import pick_device
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
 from lightly_prg.recipe_comparison import BudgetRecipe
-from lightly_prg.train import train
-from lightly_prg.training.log import cpu_seconds
+from lightly_prg.step_timing import time_steps
 
-WARMUP_STEPS = 3  # the first steps also compile, allocate and fill caches
 _UNITS = {"cpu_seconds": "CPU seconds", "gpu_seconds": "GPU seconds", "epochs": "epochs", "macs": "multiply-adds"}
 
 
@@ -131,7 +121,8 @@ def step_cost(
                 "budget.kind or train.accelerator."
             )
         with console.task(f"timing {recipe.name}", 1) as update:
-            seconds = _time_step(recipe, _probe_seconds(budget.amount), folder=folder, data=data, trust=trust)
+            probe = _probe_seconds(budget.amount)
+            seconds = time_steps(recipe, seconds=probe, folder=folder, data=data, trust=trust).computing_seconds
             update(1)
     return StepCost(seconds, macs, recipe.train.batch_size)
 
@@ -139,64 +130,6 @@ def step_cost(
 def _probe_seconds(amount: float) -> float:
     """A twentieth of the budget, between one and ten seconds."""
     return min(10.0, max(1.0, amount / 20))
-
-
-def _time_step(recipe: Recipe, seconds: float, *, folder: Path, data: Splits | None, trust: bool) -> float:
-    """CPU or GPU seconds of a step, after a warm-up."""
-    clock = _StepClock(seconds)
-    # Long enough that the clock ends it: a step costs the same wherever in the training it is.
-    endless = recipe.train.model_copy(update={"epochs": 1_000_000, "max_steps": None, "checkpoint_every": 1_000_000})
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".probe-*"):
-        shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
-    with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as temporary, suppress(_Enough):
-        train(
-            recipe.model_copy(update={"train": endless}),
-            out=Path(temporary) / "run",
-            data=data,
-            trust=trust,
-            callbacks=[clock],
-        )
-    return clock.spent / clock.steps
-
-
-class _Enough(Exception):
-    """The measurement is long enough."""
-
-
-class _StepClock(Callback):
-    """Measures steps until so many seconds have passed, then ends the training by an exception."""
-
-    def __init__(self, seconds: float, *, least: int = 5) -> None:
-        self.seconds = seconds
-        self.least = least
-        self.steps = 0
-        self.spent = 0.0
-        self._start = (0.0, 0.0)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Starts the clock behind the warm-up, reads it after each step."""
-        self.steps = batch_idx + 1 - WARMUP_STEPS
-        if self.steps < 0:
-            return
-        on_gpu = pl_module.device.type != "cpu"
-        if on_gpu and (self.steps == 0 or time.monotonic() - self._start[0] > self.seconds):
-            _wait_for(pl_module.device)  # launched is not done
-        now = (time.monotonic(), cpu_seconds())
-        if self.steps == 0:
-            self._start = now
-        elif now[0] - self._start[0] > self.seconds and self.steps >= self.least:
-            self.spent = now[0 if on_gpu else 1] - self._start[0 if on_gpu else 1]
-            raise _Enough
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def stored_cost(content: dict[str, Any]) -> StepCost:

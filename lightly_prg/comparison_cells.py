@@ -120,10 +120,16 @@ def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | 
 
 
 def _take_over(source: Run, run: Run) -> None:
-    """Copies what a trained run consists of; its encoder's description last, which says that it is whole."""
+    """Copies what a trained run and its snapshots consist of; the run's encoder.json last, the sign of a whole run."""
     with run.lock():
-        for file in (source.recipe_file, source.metrics, source.weights_file, source.encoder_file):
-            if file.is_file():
-                with replacing(run.folder / file.name) as temporary:
-                    shutil.copyfile(file, temporary)
-                    os.utime(temporary)
+        for snapshot in source.snapshots:
+            _copy(Run(snapshot), Run(run.folder / "snapshots" / snapshot.name))
+        _copy(source, run)
+
+
+def _copy(source: Run, run: Run) -> None:
+    for file in (source.recipe_file, source.metrics, source.weights_file, source.encoder_file):
+        if file.is_file():
+            with replacing(run.folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+                os.utime(temporary)

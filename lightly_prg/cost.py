@@ -55,7 +55,13 @@ class Estimate:
 
 
 def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate:
-    """Counts on the meta device: nothing is computed and no memory is taken."""
+    """Counts on the meta device: nothing is computed and no memory is taken.
+
+    Args:
+        recipe: What is trained.
+        info: Of its images; none to train on stands for a number that is not known.
+        trust: Whether the recipe's code may run.
+    """
     shape = (info.channels, info.image_size, info.image_size)
     settings = recipe.train
     with torch.device("meta"):
@@ -73,7 +79,9 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
     activations = sum(share * size for share, _, size in measured)
     nothing_to_train = isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
     steps: int | None = 0
-    if not nothing_to_train:
+    if not nothing_to_train and info.num_train == 0:
+        steps = None
+    elif not nothing_to_train:
         steps = count_steps(
             info.num_train,
             batch_size=settings.batch_size,
@@ -178,4 +186,5 @@ def _count_evaluations(method: MethodRecipe) -> float:
         return torch.zeros_like(x)
 
     path = path_from_name(method.path) if isinstance(method, PRGRecipe) else LinearPath()
-    return PRGEncoder(nothing, path, method.ode, feature, input_shape=(1, 2, 2)).nfe
+    ode = method.ode.model_copy(update={"gradient": "full"})  # counts the same, and asks for no module
+    return PRGEncoder(nothing, path, ode, feature, input_shape=(1, 2, 2)).nfe

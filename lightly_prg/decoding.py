@@ -118,18 +118,31 @@ def _decode_fitting_jpeg(content: bytes, image_size: int, channels: int) -> npt.
         or b"\xff\xe1" in content
         # Most likely larger than asked for.
         or len(content) > 4096 + 3 * image_size**2
+        # The decoder would make room for whatever a few bytes declare.
+        or _jpeg_size(content) != (image_size, image_size)
     ):
         return None
     try:
         image = decode_jpeg(torch.frombuffer(bytearray(content), dtype=torch.uint8))
     except RuntimeError:
         return None  # Pillow decides whether the file is broken, and says how
-    if image.shape[0] not in (1, 3) or image.shape[1:] != (image_size, image_size):
+    if image.shape[0] not in (1, 3):
         return None
     pixels: npt.NDArray[np.uint8] = (
         fit_tensor(image.unsqueeze(0), image_size=image_size, channels=channels).squeeze(0).numpy()
     )
     return pixels
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    """Height and width that the frame header of a JPEG file declares."""
+    place = 2
+    while len(content) >= place + 9 and content[place] == 0xFF:
+        marker = content[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # tables, reserved, arithmetic coding
+            return int.from_bytes(content[place + 5 : place + 7]), int.from_bytes(content[place + 7 : place + 9])
+        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+    return None
 
 
 def _available_cores() -> int:

@@ -153,19 +153,20 @@ class Evaluation:
     def embeddings(self, name: EncoderName, split: str) -> Embeddings:
         """The embeddings of a split, from the cache where they are known."""
         images = self.images(split)
-        precision = pick_precision("auto", self.target).precision
         title = f"embedding {len(images)} {split} images with {name.replace('_', ' ')}"
         with self.console.task(title, len(images)) as update:
-            return embed(
-                self.encoder(name),
-                images,
-                batch_size=self.run.recipe.eval.batch_size,
-                device=str(self.target),
-                precision=precision if name in ("run", "random_network") else "32",
-                cache_dir=self.run.embeddings,
-                num_workers=decoding_workers(),
-                progress=update,
-            )
+            return embed(self.encoder(name), images, **self.embedding_options(name), progress=update)
+
+    def embedding_options(self, name: EncoderName) -> dict[str, Any]:
+        """How an encoder of this run is asked for embeddings."""
+        precision = pick_precision("auto", self.target).precision
+        return {
+            "batch_size": self.run.recipe.eval.batch_size,
+            "device": str(self.target),
+            "precision": precision if name in ("run", "random_network") else "32",
+            "cache_dir": self.run.embeddings,
+            "num_workers": decoding_workers(),
+        }
 
     def knn(
         self,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightly_prg.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+_TEMPORARY = re.compile(r"^\..+\.\d+(\.[^.]*)?$")
 
 
 @contextmanager
@@ -26,14 +32,40 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        number = _system_error(error)
+        if number in _FULL:
             raise UserError(f"The disk is full: {path} could not be written.") from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if number in _FORBIDDEN:
             raise UserError(f"There is no permission to write {path}.") from None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be written to holds no temporary file either
+            temporary.unlink(missing_ok=True)
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """The number of the system's error behind an exception."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno
+        told = re.search(r"\(os error (\d+)\)", str(error))  # how safetensors passes it on
+        if told:
+            return int(told.group(1))
+        error = error.__context__  # torch's writer puts an exception of its own on top
+    return None
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name that ``replacing`` gives: of what is being written, or was when its writer died."""
+    return _TEMPORARY.match(path.name) is not None
+
+
+def remove_temporaries(path: Path) -> None:
+    """Removes what killed processes were writing in the place of ``path``, which no other process may be doing now."""
+    for entry in path.parent.glob(f".{glob.escape(path.stem)}.*{glob.escape(path.suffix)}"):
+        if is_temporary(entry):
+            entry.unlink(missing_ok=True)
 
 
 def file_crc32(path: Path) -> int:

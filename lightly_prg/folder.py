@@ -117,7 +117,7 @@ def _list_classes(root: Path, prefix: str, *, empty_classes_allowed: bool = Fals
     folders, loose = _entries(folder)
     tree: dict[str | None, list[str]] = {}
     for name in folders:
-        paths = _images_under(folder / name, f"{prefix}{name}/")
+        paths = _images_under(folder / name, f"{prefix}{name}/", above=(os.path.realpath(folder),))
         if paths:
             tree[name] = sorted(paths)
         elif not empty_classes_allowed and not loose:
@@ -134,12 +134,25 @@ def _list_classes(root: Path, prefix: str, *, empty_classes_allowed: bool = Fals
     return tree
 
 
-def _images_under(folder: Path | str, prefix: str) -> list[str]:
+def _images_under(folder: Path | str, prefix: str, *, above: tuple[str, ...]) -> list[str]:
+    place = os.path.realpath(folder)
+    if place in above:
+        raise UserError(f"The folder {folder} is a link to a folder that it lies in: its images would never end.")
     folders, images = _entries(folder)
     names = [prefix + name for name in images]
     for name in folders:
-        names += _images_under(os.path.join(folder, name), f"{prefix}{name}/")
+        names += _images_under(os.path.join(folder, name), f"{prefix}{name}/", above=(*above, place))
     return names
+
+
+def _readable(entry: os.DirEntry[str]) -> str:
+    """The name, which results and tables are to show."""
+    try:
+        entry.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(entry.path).decode(errors="backslashreplace")
+        raise UserError(f"The name of {shown} is no UTF-8 text: rename it.") from None
+    return entry.name
 
 
 def _entries(folder: Path | str) -> tuple[list[str], list[str]]:
@@ -151,9 +164,12 @@ def _entries(folder: Path | str) -> tuple[list[str], list[str]]:
                 if entry.name.startswith("."):
                     continue
                 if entry.is_dir():
-                    folders.append(entry.name)
+                    folders.append(_readable(entry))
                 elif entry.name.lower().endswith(EXTENSIONS):
-                    images.append(entry.name)
+                    # A pipe or a device, also behind a link, would be read for ever.
+                    if not entry.is_file() and os.path.exists(entry.path):
+                        raise UserError(f"{entry.path} has the name of an image, but is no file.")
+                    images.append(_readable(entry))
     except OSError as error:
         raise UserError(f"Cannot list the image folder {folder}: {error}.") from error
     return sorted(folders), sorted(images)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -73,3 +77,23 @@ def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
             return PrecisionChoice("bf16", "this CPU has AMX tiles, which make bf16 faster than fp32")
         return PrecisionChoice("32", "this CPU has no AMX tiles, without which bf16 is slower than fp32")
     return PrecisionChoice("32", f"fp32 is the safe choice on {device.type}")
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that were in use: on a GPU by tensors, else of the machine's memory by this process alone."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    with suppress(OSError, StopIteration):
+        # Not what getrusage tells: a process that was started by a large one inherits that one's peak there.
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM:")).split()[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Starts ``peak_memory`` anew, where the system can do that."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -202,6 +202,14 @@ class _Loader(DataLoader[Batch]):
             # From a worker, torch makes the traceback the message; its last line is the sentence.
             sentence = str(error).strip().splitlines()[-1]
             raise UserError(sentence.partition("UserError: ")[2] or sentence) from error
+        except RuntimeError as error:
+            # torch's own words, for lack of a class: "DataLoader worker (pid 7) is killed by signal: Killed."
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"A process that reads images died ({str(error).splitlines()[0].rstrip('. ')}), most often for want of "
+                "memory: fewer train.num_workers need less."
+            ) from error
 
 
 def _identity(batch: _T) -> _T:

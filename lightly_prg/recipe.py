@@ -432,6 +432,8 @@ def _keys_at(location: Sequence[str], raw: Any, root: type[BaseModel]) -> list[s
     node = raw
     for part in location:
         node = node.get(part) if isinstance(node, dict) else None
+        if part not in model.model_fields:
+            continue  # the place in a list, or the name in a mapping, of sections
         candidates = _models_in(model.model_fields[part].annotation)
         tag = node.get("name") if isinstance(node, dict) else None
         model = next(

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lightly_prg.errors import UserError
 from lightly_prg.recipe import (
@@ -43,12 +43,16 @@ class MethodEntry(Section):
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
             ``beta``.
+        share: Of the budget: half of it where one objective comes after the other.
+        start_from: The label of a method further up, whose run of the same seed gives the first weights.
     """
 
     label: Annotated[str, Field(min_length=1)]
     recipe: str
     overrides: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
+    share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    start_from: str | None = None
 
     @model_validator(mode="after")
     def _finetune_is_the_methods_own(self) -> MethodEntry:
@@ -143,6 +147,14 @@ class ComparisonRecipe(Section):
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()
     out: str | None = None
 
+    @field_validator("out")
+    @classmethod
+    def _out_lies_here(cls, out: str | None) -> str | None:
+        # A recipe may come from a stranger; --out is the user's own word.
+        if out is not None and (not out or PurePath(out).is_absolute() or ".." in PurePath(out).parts):
+            raise ValueError("a recipe names a folder below the current one, without `..`; --out takes any")
+        return out
+
     @model_validator(mode="after")
     def _names_are_told_apart(self) -> ComparisonRecipe:
         slugs = [method.slug for method in self.methods]
@@ -155,6 +167,13 @@ class ComparisonRecipe(Section):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; each may stand there once")
         labels = [method.label for method in self.methods]
+        for index, method in enumerate(self.methods):
+            if method.start_from is not None and method.start_from not in labels[:index]:
+                raise ValueError(
+                    f"{method.label!r} starts from {method.start_from!r}, which has to be a method above it"
+                )
+            if method.share != 1.0 and self.budget is None:
+                raise ValueError(f"{method.label!r} has a share of the budget, and there is no budget")
         if self.reference is not None and self.reference not in labels:
             raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(map(repr, labels))}")
         return self

@@ -26,7 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightly_prg.errors import UserError
-from lightly_prg.files import file_crc32, read_json, replacing, write_json, write_text
+from lightly_prg.files import (
+    file_crc32,
+    is_temporary,
+    read_json,
+    remove_temporaries,
+    replacing,
+    write_json,
+    write_text,
+)
 from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -92,6 +100,11 @@ class Run:
         return self.folder / "figures"
 
     @property
+    def snapshots(self) -> list[Path]:
+        """The encoders as they were in training, from the first; each is a run folder."""
+        return sorted((self.folder / "snapshots").glob("step-*"))
+
+    @property
     def is_trained(self) -> bool:
         """Whether training ended and the encoder was exported."""
         return self.encoder_file.is_file() and self.weights_file.is_file()
@@ -127,7 +140,9 @@ class Run:
         Raises:
             UserError: If it holds something else, which nobody wants to lose.
         """
-        if not self.folder.exists() or all(entry.name == ".lock" for entry in self.folder.iterdir()):
+        if not self.folder.exists():
+            return False
+        if all(entry.name == ".lock" or is_temporary(entry) for entry in self.folder.iterdir()):
             return False
         if not self.recipe_file.is_file():
             raise UserError(f"{self.folder} holds files that are no run; choose another folder with --out.")
@@ -142,6 +157,11 @@ class Run:
         for entry in self.folder.iterdir():
             if entry.name != ".lock":
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def remove_leftovers(self) -> None:
+        """Removes what a killed process was writing; the lock must be held."""
+        for path in (self.recipe_file, self.metrics, self.checkpoint, self.weights_file, self.encoder_file):
+            remove_temporaries(path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy.stats import ConstantInputWarning, spearmanr
 
 from lightly_prg.eval import evaluate_knn, evaluate_linear
 from lightly_prg.eval.label_free import alpha_req, closeness_to_one, rankme
+from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.scan_features import CellFeatures
 
 Criterion = Literal["linear", "knn", "rankme", "alpha_req"]
@@ -124,17 +123,8 @@ def rank_correlations(cells: Sequence[ScannedCell]) -> dict[str, dict[str, float
         found[criterion] = {}
         for accuracy in ("knn", "linear"):
             pairs = [(cell.score(criterion), cell.score(accuracy)) for cell in cells]
-            found[criterion][accuracy] = _spearman([(a, b) for a, b in pairs if a is not None and b is not None])
+            found[criterion][accuracy] = rank_correlation(pairs)
     return found
-
-
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
-    if len(pairs) < 3:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
-    return value if np.isfinite(value) else None
 
 
 def verdict(

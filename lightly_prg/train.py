@@ -16,6 +16,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
@@ -24,10 +25,10 @@ from lightly_prg.evaluable import check_evaluable
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
 from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.randomness import generator_for
-from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
+from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
-from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, read_checkpoint
+from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, PlainFiles, read_checkpoint
 from lightly_prg.training.log import TrainingLog
 from lightly_prg.training.snapshots import Snapshots
 
@@ -83,6 +84,7 @@ def train(
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         return run
     with run.lock():
+        run.remove_leftovers()
         if overwrite:
             run.clear()
         run.create(recipe)
@@ -238,7 +240,8 @@ def _fit(
         batches.start = checkpoint.position_in(state)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = pl.Trainer(
+    trainer = _trainer(
+        settings,
         # One long epoch: which images make up a batch is decided by the position alone (see BatchStream), so that
         # there is one way to be cut off and one way to continue.
         max_epochs=1,
@@ -247,7 +250,7 @@ def _fit(
         strategy=settings.strategy,
         # Batch statistics are those of the global batch, as Lightly's own scripts have it; CPUs cannot.
         sync_batchnorm=device.type == "cuda",
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],  # type: ignore[arg-type]
+        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         callbacks=[log, checkpoint, snapshots, *callbacks],
@@ -255,6 +258,7 @@ def _fit(
         log_every_n_steps=50,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        plugins=[PlainFiles()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -269,6 +273,16 @@ def _fit(
         trainer.fit(module, datamodule=batches, ckpt_path=run.checkpoint if state is not None else None)
     module.cpu()
     return log
+
+
+def _trainer(settings: TrainRecipe, **options: Any) -> pl.Trainer:
+    """Lightning's Trainer; what it does not take of the recipe is the recipe's fault."""
+    try:
+        return pl.Trainer(**options)
+    except (MisconfigurationException, ValueError, ImportError) as error:
+        asked = f"accelerator={settings.accelerator}, devices={settings.devices}, strategy={settings.strategy}"
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"Lightning cannot train with {asked}: {reason}.") from None
 
 
 def _tensorboard(run: Run) -> Any:

@@ -176,6 +176,18 @@ def test_classifier__of_a_run_without_head_is_told(trained: Path) -> None:
 
 def test_damaged_head__is_told(evaluation: Evaluation) -> None:
     run, _ = finetune_run(evaluation, QUICK)
+    head = run.folder / "head.safetensors"
+    whole = head.read_bytes()
+    for place in (len(whole) - 3, len(whole) // 2 - 1):
+        # A bit of a number: every reader would take it for a weight.
+        head.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"head\.safetensors is damaged: its checksum"):
+            load_classifier(run.folder)
+    described = json.loads((run.folder / "head.json").read_text())
+    del described["weights_crc32"]  # as older versions wrote it
+    (run.folder / "head.json").write_text(json.dumps(described))
+    head.write_bytes(whole)
+    load_classifier(run.folder)
     (run.folder / "head.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="damaged"):
         load_classifier(run.folder)

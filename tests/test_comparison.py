@@ -21,7 +21,7 @@ from lightly_prg.image_set import ImageSet
 from lightly_prg.methods.method import Method
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.recipe_comparison import BudgetRecipe, ComparisonRecipe, EvaluatorsRecipe, parse_comparison
-from lightly_prg.run import Run
+from lightly_prg.run import Run, load
 
 PRG = """
 name: p
@@ -304,6 +304,30 @@ class TestBudget:
         assert calls == ["prg-seed0", "mae-seed0"]
         stored = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
         assert [(cost["label"], cost["seconds_per_step"]) for cost in stored.values()] == [("PRG", 0.5), ("MAE", 0.25)]
+
+
+def test_one_after_the_other__starts_from_the_first_with_its_share(
+    tmp_path: Path, comparison: ComparisonRecipe, splits: Splits
+) -> None:
+    recipe = comparison.methods[0].recipe
+    content = {
+        "name": "after",
+        "methods": [
+            {"label": "whole", "recipe": recipe},
+            {"label": "first", "recipe": recipe, "share": 0.5},
+            {"label": "second", "recipe": recipe, "share": 0.5, "start_from": "first", "overrides": ["train.lr=1e-30"]},
+        ],
+        "seeds": [0],
+        "budget": {"kind": "epochs", "amount": 2},
+        "evaluators": {"knn": {"k": 5, "ks": [5]}, "linear": None, "few_shot": None},
+    }
+    folder = compare(parse_comparison(json.dumps(content)), out=tmp_path / "out", data=splits).parent
+    runs = {name: Run(folder / "runs" / f"{name}-seed0") for name in ("whole", "first", "second")}
+    steps = {name: run.description["training"]["steps"] for name, run in runs.items()}
+    assert steps == {"whole": 10, "first": 5, "second": 5}
+    # With a learning rate of nothing the second ends where it started: with the averaged weights of the first.
+    first, second = (load(runs[name].folder).network.state_dict() for name in ("first", "second"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_judged_run__leaves_the_runs_own_result_alone(tmp_path: Path) -> None:

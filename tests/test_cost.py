@@ -25,6 +25,13 @@ def test_block_feature__counts_its_own_evaluation() -> None:
     assert estimate(recipe, describe_data(recipe.data)).nfe == 7
 
 
+@pytest.mark.parametrize("gradient", ["full", "checkpoint", "adjoint"])
+def test_state_feature__counts_the_same_by_every_gradient(gradient: str) -> None:
+    state = ["method.feature={source: state, tau: 1.0, pool: flatten}", "method.ode={solver: euler, steps: 4}"]
+    recipe = load_recipe("quickstart", [*state, f"method.ode.gradient={gradient}"])
+    assert estimate(recipe, describe_data(recipe.data)).nfe == 4
+
+
 def test_memory__grows_with_the_batch_but_not_the_weights() -> None:
     small = load_recipe("quickstart", ["train.batch_size=1"])
     large = load_recipe("quickstart", ["train.batch_size=101"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -115,6 +116,34 @@ class TestFiles:
         (tmp_path / "linked" / "b").symlink_to(root / "a", target_is_directory=True)
         assert list_folder(tmp_path / "elsewhere").class_names == ("a",)
         assert list_folder(tmp_path / "linked").class_names == ("b",)
+
+    def test_link_to_a_folder_above_is_refused(self, image_folder: MakeFolder) -> None:
+        root = image_folder({"a": 3, "b": 3})
+        (root / "a" / "deep").mkdir()
+        (root / "a" / "deep" / "loop").symlink_to(root, target_is_directory=True)
+        with pytest.raises(UserError, match=r"deep/loop is a link to a folder that it lies in"):
+            list_folder(root)
+
+    def test_pipe_and_device_are_refused_unopened(self, image_folder: MakeFolder) -> None:
+        root = image_folder({"a": 3, "b": 3})
+        for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+            path = root / "b" / "7.png"
+            make(path)
+            with pytest.raises(UserError, match=r"b/7\.png has the name of an image, but is no file"):
+                list_folder(root)
+            path.unlink()
+        (root / "b" / "7.png").symlink_to("nowhere.png")
+        assert "b/7.png" in (*list_folder(root).train_names, *list_folder(root).test_names), "told when it is read"
+
+    def test_name_that_is_no_text_is_told(self, image_folder: MakeFolder) -> None:
+        root = image_folder({"a": 3, "b": 3})
+        try:
+            os.rename(os.fsencode(root / "b"), os.fsencode(root) + b"/caf\xe9")
+        except OSError:
+            pytest.skip("this file system takes UTF-8 alone")
+        with pytest.raises(UserError, match=r"images/caf\\xe9 is no UTF-8 text: rename it") as told:
+            list_folder(root)
+        str(told.value).encode()
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"nowhere does not exist: set data\.root"):

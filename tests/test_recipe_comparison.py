@@ -67,6 +67,9 @@ def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
         ("evaluators={robustness: {of: finetuned}}", "needs `finetune`"),
         ("methods=[{label: A b, recipe: x}, {label: a-b, recipe: y}]", "the same folder 'a-b'"),
         ("methods=[{label: A, recipe: x, finetune: [epochs=9]}]", "the comparison over all else"),
+        ("methods=[{label: A, recipe: x, start_from: B}, {label: B, recipe: x}]", "a method above it"),
+        ("methods=[{label: A, recipe: x, share: 0.5}]", "there is no budget"),
+        ("methods=[{label: A, recipe: x, share: 2}]", "share is 2"),
     ],
 )
 def test_mistakes__are_named(change: str, message: str) -> None:

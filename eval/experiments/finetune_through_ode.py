@@ -24,15 +24,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lightly_prg.claims.finetuning import ENCODER_OF, through_ode
 from lightly_prg.classifier import finetune_run
 from lightly_prg.console import Console
 from lightly_prg.errors import UserError
-from lightly_prg.evaluation import EncoderName, Evaluation
+from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import read_json, replacing, write_json, write_text
 from lightly_prg.recipe import FinetuneRecipe, finetune_settings
 from lightly_prg.run import Run
 
-ENCODER_OF: dict[str, EncoderName] = {"pretrained": "run", "scratch": "random_network"}
 MODES = ("full", "lora", "partial", "head")
 FEATURES = ("state", "block")
 BETAS = (0.1, 1.0)
@@ -127,19 +127,18 @@ def measure(cell: Cell, name: str, evaluation: Evaluation, options: argparse.Nam
 
 def settings_of(cell: Cell, evaluation: Evaluation, options: argparse.Namespace) -> FinetuneRecipe:
     """The same for every cell but for what the cell is about."""
-    state = ["feature.source=state", "feature.tau=1.0", "feature.pool=flatten", f"ode.steps={options.steps}"]
     block = [
         "feature.source=block",
         f"feature.block={options.block}",
         f"feature.tau={options.block_tau}",
         f"feature.pool={options.block_pool}",
         "ode.steps=1",
+        "ode.solver=euler",
     ]
     return finetune_settings(
         evaluation.run.recipe,
         [
-            *(state if cell.feature == "state" else block),
-            "ode.solver=euler",
+            *(through_ode(options.steps) if cell.feature == "state" else block),
             "ode.gradient=full",  # the memory is there, and what `checkpoint` gives is the same to the last bit
             f"lora.rank={options.rank}",
         ],

@@ -4,7 +4,7 @@
 
 For every run, the block and tau are chosen on validation images (``lightly_prg.scan``). Then everything is judged once
 on test images: k-NN (k = 20) and linear probe, on the same stratified draw of training images. A cell that is there is
-not computed again. The summary takes mean and standard deviation over the runs of each data set.
+not computed again. The summary takes mean and standard deviation over the runs of each data set; states.png draws it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from lightly_prg.console import Console
-from lightly_prg.eval import Embeddings, embed, evaluate_knn, evaluate_linear
+from lightly_prg.eval import Embeddings, embed
 from lightly_prg.evaluation import EncoderName, Evaluation
-from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.files import write_json, write_text
+from lightly_prg.frozen_judging import judge_frozen, read_block
+from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
 from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
 from lightly_prg.scan_features import ScanImages, drawn_by_class, read_group, rows_of
@@ -62,7 +65,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     images = ScanImages(bank, judged, "test")
     for name, feature, train, test in _features(evaluation, chosen, images, options.steps):
-        rows.append({"row": name, "feature": feature, **_judge(train, test, evaluation)})
+        rows.append({"row": name, "feature": feature, **judge_frozen(evaluation, train, test)})
         evaluation.console.say(f"{name}: k-NN {rows[-1]['knn']:.1f}, linear {rows[-1]['linear']:.1f}")
     return {
         "run": folder.name,
@@ -94,12 +97,9 @@ def _features(
         ("best block, random network", random_network, block, block.tau, False),
     ]
     for name, encoder, cell, taus, noised in cells:
-        grid = GridEncoder(
-            encoder, (Row("block", cell.block, cell.pool),), taus=taus, noised=noised, seed=evaluation.run.recipe.seed
-        )
-        *_, last = read_group(grid, grid.rows, images, **embedding)  # of several taus, all together come last
-        assert last.judged is not None
-        yield name, {"block": cell.block, "tau": list(taus), "pool": cell.pool}, last.bank, last.judged
+        where: dict[str, Any] = {"block": cell.block, "pool": cell.pool}
+        bank, judged = read_block(evaluation, encoder, images, taus=taus, noised=noised, **where)
+        yield name, {**where, "tau": list(taus)}, bank, judged
     (state,) = rows_of(evaluation.trained, sources=("state",))
     grid = GridEncoder(evaluation.trained, (state,), taus=TAUS, steps=steps)
     for found in read_group(grid, grid.rows, images, **embedding):
@@ -107,17 +107,6 @@ def _features(
             assert found.judged is not None
             (tau,) = found.cell.taus
             yield f"state, tau {tau:g}", {"tau": tau, "pool": state.pool}, found.bank, found.judged
-
-
-def _judge(train: Embeddings, test: Embeddings, evaluation: Evaluation) -> dict[str, Any]:
-    classes, seed = evaluation.splits.train.num_classes, evaluation.run.recipe.seed
-    linear = evaluate_linear(train, test, seed=seed, num_classes=classes, device=str(evaluation.target))
-    return {
-        "knn": evaluate_knn(train, test, num_classes=classes).top1,
-        "linear": linear.top1,
-        "embedding_dim": train.embedding_dim,
-        "nfe": train.nfe,
-    }
 
 
 def summarise(out: Path, command: str) -> None:
@@ -147,6 +136,44 @@ def summarise(out: Path, command: str) -> None:
                 lines.append(f"| {row} | {knn} | {linear} | {found[0]['embedding_dim']} | {found[0]['nfe']:g} |")
         lines.append("")
     write_text(out / "summary.md", "\n".join(lines))
+    plot_states(cells, list(about), out / "states.png")
+
+
+def plot_states(cells: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], sets: Sequence[str], path: Path) -> None:
+    """Draws the accuracy of the state along the path, with everything else as lines across.
+
+    Args:
+        cells: The results of each data set and row.
+        sets: The data sets, a line of panels for each.
+        path: Where to write the PNG.
+    """
+    lines = ("raw_pixels", "pca", "best block", "best block, noised image", "best block, random network")
+
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(900, 60 + 300 * len(sets))
+        grid = figure.add_gridspec(len(sets), 2)
+        for line, data in enumerate(sets):
+            for column, (key, title) in enumerate((("knn", "k-NN"), ("linear", "linear probe"))):
+                axes = new_axes(figure, theme, grid[line, column])
+                states = [[cell[key] for cell in cells[data, f"state, tau {tau:g}"]] for tau in TAUS]
+                middles = [mean(values) for values in states]
+                spread = [stdev(values) if len(values) > 1 else 0.0 for values in states]
+                axes.errorbar(
+                    TAUS, middles, yerr=spread, color=theme.text, marker="o", ms=5, capsize=3, label="state at tau"
+                )
+                for name, colour in zip(lines, theme.colours, strict=False):
+                    height = mean(cell[key] for cell in cells[data, name])
+                    axes.axhline(height, color=colour, lw=1.6, ls="--", label=name.replace("_", " "))
+                axes.set_title(f"{data}, {title}, %", color=theme.text, fontsize=11.5)
+                if line == len(sets) - 1:
+                    axes.set_xlabel(r"$\tau$  (0 = image, 1 = noise)")
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(
+            handles, labels, loc="outside upper left", ncols=3, frameon=False, labelcolor=theme.text, fontsize=11
+        )
+        return figure
+
+    write_figure(path, draw)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from scipy.stats import spearmanr
-
+from lightly_prg.claims.finetuning import STATE
 from lightly_prg.console import Console
-from lightly_prg.eval import embed, evaluate_knn, evaluate_linear
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import write_json, write_text
+from lightly_prg.frozen_judging import judge_encoder
 from lightly_prg.measurements.suite import measure_all
+from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run, versions
 from lightly_prg.scan_features import drawn_by_class
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", help="where the data lie, if not where the recipes say")
     options = parser.parse_args(arguments)
     for folder in options.runs:
-        for snapshot in sorted((folder / "snapshots").glob("step-*")):
+        for snapshot in Run(folder).snapshots:
             path = options.out / f"{folder.name}-{snapshot.name}.json"
             if not path.is_file():
                 write_json(path, {"run": folder.name, **measure(snapshot, options)})
@@ -55,17 +54,12 @@ def measure(snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one snapshot, on validation images."""
     evaluation = Evaluation(Run.open(snapshot), root=options.root, console=Console())
     evaluation.console.say(str(snapshot))
-    accuracies = {}
-    state = reread(
-        evaluation.prg,
-        feature={"source": "state", "tau": 1.0, "pool": "flatten"},
-        ode={"solver": "euler", "steps": options.steps},
-    )
+    accuracies: dict[str, float] = {}
+    state = reread(evaluation.prg, feature=STATE, ode={"solver": "euler", "steps": options.steps})
     bank, judged = drawn_by_class(evaluation.images("train"), options.train, seed=0), evaluation.images("validation")
     for name, encoder in (("block", evaluation.prg), ("state", state)):
-        train, test = (embed(encoder, part, batch_size=250, device=str(evaluation.target)) for part in (bank, judged))
-        accuracies[f"knn, {name}"] = evaluate_knn(train, test).top1
-        accuracies[f"linear, {name}"] = evaluate_linear(train, test, device=str(evaluation.target)).top1
+        found = judge_encoder(evaluation, encoder, bank=bank, judged=judged)
+        accuracies |= {f"{probe}, {name}": found[probe] for probe in ("knn", "linear")}
     return {
         "steps": evaluation.description["training"]["steps"],
         "split": "validation",
@@ -104,15 +98,10 @@ def summarise(out: Path, command: str) -> None:
         cells = []
         for accuracy in ACCURACIES:
             values = [
-                float(
-                    spearmanr(
-                        [result["measurements"][name] for result in found],
-                        [result["accuracies"][accuracy] for result in found],
-                    ).statistic
-                )
+                rank_correlation((result["measurements"][name], result["accuracies"][accuracy]) for result in found)
                 for found in runs.values()
             ]
-            known = [value for value in values if math.isfinite(value)]
+            known = [value for value in values if value is not None]
             cells.append(f"{mean(known):+.2f}" if known else "")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     write_text(out / "summary.md", "\n".join(lines) + "\n")

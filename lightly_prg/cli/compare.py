@@ -9,6 +9,7 @@ import typer
 
 from lightly_prg.cli.app import JOB, app
 from lightly_prg.cli.common import TrustOption, refuse
+from lightly_prg.cli.compare_claim import compare_claim
 
 
 @app.command(rich_help_panel=JOB)
@@ -16,13 +17,13 @@ def compare(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="COMPARISON [KEY=VALUE]... | RUN RUN...",
-            help="A comparison recipe, by file or by the name of a shipped one (compare_quick), and changes to it; or "
-            "finished run folders.",
+            metavar="COMPARISON [KEY=VALUE]... | CLAIM [KEY=VALUE]... | RUN RUN...",
+            help="A comparison recipe, by file or by the name of a shipped one (compare_quick), and changes to it; a "
+            "claim, likewise (claims/c06); or finished run folders.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The comparison's folder. Default: comparisons/<name>.")
+        Path | None, typer.Option("--out", help="The folder. Default: comparisons/<name>, or comparisons/claims/<id>.")
     ] = None,
     split: Annotated[
         str | None,
@@ -51,7 +52,17 @@ def compare(
       lightly-prg compare my_comparison.yaml budget.amount=600 seeds=[0,1,2] --out comparisons/long
 
       lightly-prg compare runs/a runs/b --split test
+
+      lightly-prg compare claims/c06 data.fashion_mnist.root=data data.cifar10=null
     """
+    from lightly_prg.claims.recipe import is_claim
+
+    if any(is_claim(source) for source in sources):
+        options = {"--split": split, "--reference": reference, "--may-differ": may_differ}
+        given = [name for name, value in options.items() if value]
+        refuse(bool(given), f"{given[0] if given else ''} goes with a comparison; a claim has its own study.")
+        compare_claim(sources, out, dry_run, trust, _console())
+        return
     runs = [source for source in sources if (Path(source) / "recipe.yaml").is_file()]
     console, page = _console(), None
     if runs or len([source for source in sources if "=" not in source]) > 1:
@@ -122,6 +133,10 @@ def _compare_recipe(
     changes += [f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []
     recipe = load_comparison(named[0], changes)
     if dry_run:
+        from lightly_prg.comparable import check_comparable
+
+        recipes = {method.label: recipe.recipe_of(method, recipe.seeds[0]) for method in recipe.methods}
+        check_comparable(recipes, may_differ=recipe.may_differ)
         typer.echo(recipe.to_yaml(), nl=False)
         for line in _state(recipe, Path(out or recipe.out or Path("comparisons") / recipe.name)):
             typer.echo(line)

@@ -23,7 +23,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was cut off, bit for bit.")] = False,
     overwrite: OverwriteOption = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved recipe and what it will cost; write nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the resolved recipe and what it will cost, from a few steps; write nothing."
+        ),
     ] = False,
     trust: TrustOption = False,
 ) -> None:
@@ -46,14 +49,17 @@ def train(
     from lightly_prg.console import Console
     from lightly_prg.evaluation import Evaluation
     from lightly_prg.hardware import is_first_process
+    from lightly_prg.shared_evaluation import embed_by_all
     from lightly_prg.train import train as run_training
 
     first = is_first_process()
     console = Console(quiet=not first)
     run = run_training(resolved, out=out, resume=resume, overwrite=overwrite, trust=trust, console=console)
+    evaluation = Evaluation(run, console=console, trust=trust)
+    embed_by_all(evaluation)
     if not first:
         return
-    report = Evaluation(run, console=console, trust=trust).all()
+    report = evaluation.all()
     print_results(run.folder)
     console.say(f"Report: {report}")
 
@@ -123,8 +129,12 @@ def evaluate(
     report = evaluation.all(every=every)
     if every:
         from lightly_prg.classifier import robustness
+        from lightly_prg.errors import UserError
 
-        robustness(evaluation, max_images=1000)
+        try:
+            robustness(evaluation, max_images=1000)
+        except UserError as error:  # too small for the corruptions, or without labels
+            evaluation.console.say(f"Robustness is left out: {error}")
         report = evaluation.report()
     print_results(evaluation.run.folder)
     evaluation.console.say(f"Report: {report}")
@@ -154,24 +164,67 @@ def _what_to_evaluate(origin: str | None, given: list[str]) -> tuple[str, list[s
 
 def _print_estimate(recipe: Any, *, trust: bool) -> None:
     from lightly_prg.cost import estimate
-    from lightly_prg.data import describe_data
+    from lightly_prg.data import DataInfo, describe_data, resolved_shape
+    from lightly_prg.errors import UserError
 
-    info = describe_data(recipe.data)
+    missing = None
+    try:
+        info = describe_data(recipe.data)
+    except UserError as error:
+        if recipe.data.name != "folder" or Path(recipe.data.root).is_dir():
+            raise
+        missing = error
+        image_size, channels = resolved_shape(recipe.data)
+        info = DataInfo(channels, image_size, 0, 0, 0, 0)
     cost = estimate(recipe, info, trust=trust)
     typer.echo(recipe.to_yaml())
-
-    def large(value: float | None, unit: str = "") -> str:
-        if value is None:
-            return "not known before the data are read"
-        for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-            if value >= size:
-                return f"{value / size:.2f} {letter}{unit}"
-        return f"{value:.0f} {unit}"
-
     typer.echo(f"images              {info.num_train or '?'} x {info.channels} x {info.image_size} x {info.image_size}")
-    typer.echo(f"parameters          {cost.parameters:,} ({large(cost.parameters)})")
-    typer.echo(f"forward             {large(cost.forward_macs, 'MAC')} an image")
-    typer.echo(f"steps               {cost.steps if cost.steps is not None else large(None)}")
-    typer.echo(f"training            {large(cost.training_macs, 'MAC')} (forward and backward)")
-    typer.echo(f"NFE                 {cost.nfe} an embedding, at most {large(cost.embedding_macs, 'MAC')}")
-    typer.echo(f"memory              about {large(cost.memory_bytes, 'B')} in training, fp32")
+    typer.echo(f"parameters          {cost.parameters:,} ({_large(cost.parameters)})")
+    typer.echo(f"forward             {_large(cost.forward_macs, 'MAC')} an image")
+    typer.echo(f"steps               {cost.steps if cost.steps is not None else _large(None)}")
+    typer.echo(f"training            {_large(cost.training_macs, 'MAC')} (forward and backward)")
+    typer.echo(f"NFE                 {cost.nfe} an embedding, at most {_large(cost.embedding_macs, 'MAC')}")
+    typer.echo(f"memory, counted     about {_large(cost.memory_bytes, 'B')} in training, fp32")
+    if missing is not None:
+        typer.echo(f"time                not measured. {missing}")
+    elif cost.steps:
+        _print_forecast(recipe, info, cost, trust=trust)
+
+
+def _print_forecast(recipe: Any, info: Any, cost: Any, *, trust: bool) -> None:
+    from lightly_prg.errors import UserError
+    from lightly_prg.forecast import forecast
+
+    try:
+        found = forecast(recipe, info, cost, trust=trust)
+    except UserError as error:
+        typer.echo(f"time                not measured. {error}")
+        return
+    sizes = " and ".join(map(str, found.batches))
+    extended = f", in a straight line to {found.batch_size}" if len(found.batches) > 1 else ""
+    where = f"{found.device}, precision {found.precision}, {sizes} images a batch{extended}"
+    memory = "of the GPU" if found.device == "cuda" else "by the whole process"
+    typer.echo(f"time                {_duration(found.seconds_per_epoch)} an epoch, {_duration(found.seconds)} in all")
+    typer.echo(f"memory, measured    {_large(found.peak_bytes, 'B')} {memory}")
+    typer.echo(f"                    time and memory from a few steps on this machine: {where}")
+    if found.processes > 1:
+        typer.echo(f"                    of one of {found.processes} devices, without what they tell each other")
+    if found.compiled:
+        typer.echo("                    without compiling, which makes it faster after the first minutes")
+
+
+def _large(value: float | None, unit: str = "") -> str:
+    if value is None:
+        return "not known before the data are read"
+    for size, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.2f} {letter}{unit}"
+    return f"{value:.0f} {unit}"
+
+
+def _duration(seconds: float) -> str:
+    """Two digits and the unit that suits them."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"

@@ -12,6 +12,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval import embed
 from lightly_prg.eval.frechet import frechet_distance
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.features import PRGEncoder
 from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.states import chosen_images
 from lightly_prg.randomness import generator_for
@@ -62,13 +63,8 @@ def measure_sample_distance(
         raise UserError(f"The {short[0]} split has {len(real[short[0]])} images; {count} were asked for.")
     seed = evaluation.run.recipe.seed
     with evaluation.console.task(f"generating {count} images", 1) as update:
-        images = sample(generator, count, steps=steps, solver=solver, generator=generator_for(seed, "frechet"))
+        generated = generated_images(generator, count, steps=steps, solver=solver, seed=seed)
         update(1)
-    generated = ImageSet(
-        (images * 255).round().to(torch.uint8),
-        labels=None,
-        names=[f"sample {index}" for index in range(count)],
-    )
 
     def of(part: ImageSet) -> Any:
         return embed(
@@ -90,3 +86,21 @@ def measure_sample_distance(
     }
     evaluation.run.write_result("frechet", result, own_options=True)
     return result
+
+
+def generated_images(generator: PRGEncoder, count: int, *, steps: int, solver: str, seed: int) -> ImageSet:
+    """Samples as a set of images without labels, from noise that depends on the seed alone.
+
+    Args:
+        generator: Its network and path are used.
+        count: Images.
+        steps: Solver steps from noise to data.
+        solver: A solver of ``lightly_prg.flow.SOLVERS``.
+        seed: Of the noise.
+    """
+    images = sample(generator, count, steps=steps, solver=solver, generator=generator_for(seed, "frechet"))
+    return ImageSet(
+        (images * 255).round().to(torch.uint8),
+        labels=None,
+        names=[f"sample {index}" for index in range(count)],
+    )

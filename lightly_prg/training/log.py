@@ -19,8 +19,10 @@ from lightly_prg.console import Console, Update
 from lightly_prg.data import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.files import write_text
+from lightly_prg.hardware import peak_memory
 from lightly_prg.randomness import generator_for
 
+HELD_OUT_IMAGES = 2000  # at most so many are measured in training
 COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "lr", "images_per_second", "seconds")
 
 
@@ -55,7 +57,7 @@ class TrainingLog(Callback):
         held_out_every: int,
         device: str,
         precision: str,
-        held_out_images: int = 2000,
+        held_out_images: int = HELD_OUT_IMAGES,
     ) -> None:
         self.path = path
         self.console = console
@@ -72,6 +74,7 @@ class TrainingLog(Callback):
         self.cpu_seconds = 0.0
         self.step = 0
         self.last: dict[str, float | None] = {"train_loss": None, "validation_loss": None}
+        self.peak_memory = 0
         self._losses: list[Tensor | float] = []  # on the device until they are read
         self._clock = (0.0, 0.0)
         self._stretch = (0, 0.0)
@@ -110,6 +113,7 @@ class TrainingLog(Callback):
             "wall_seconds": round(self.wall_seconds, 1),
             "cpu_seconds": round(self.cpu_seconds, 1),
             "images_per_second": round(self.total * self.batch_size / max(self.wall_seconds, 1e-9), 1),
+            "peak_memory_bytes": self.peak_memory,
             "device": self.device,
             "precision": self.precision,
             "final_train_loss": self.last["train_loss"],
@@ -171,6 +175,7 @@ class TrainingLog(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the progress bar."""
         self._measure_time()
+        self.peak_memory = peak_memory(pl_module.device)
         self._task.__exit__(None, None, None)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval import Embeddings, RawPixels, embed
-from lightly_prg.eval.cache import encoder_sha256
+from lightly_prg.eval.cache import CacheEntry, encoder_sha256
 
 
 class Counted:
@@ -174,6 +174,32 @@ def test_damage__is_recomputed(counted: Counted, tmp_path: Path, suffix: str, da
     np.testing.assert_array_equal(again.features, expected)
     counted.embed(tmp_path)
     assert counted.batches == 6
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("kind", ["truncated", "flipped"])
+def test_damage_anywhere__is_never_believed(counted: Counted, tmp_path: Path, suffix: str, kind: str) -> None:
+    """At every byte of the array's header and of the numbers behind it."""
+    expected = counted.embed(tmp_path).features.copy()
+    entry = CacheEntry(tmp_path, ("mine",), len(expected))
+    for file in list(tmp_path.iterdir()):
+        file.rename(tmp_path / f"{entry.key}{file.suffix}")
+    damaged = only(tmp_path, f"*{suffix}")
+    whole = damaged.read_bytes()
+    found = 0
+    for place in range(len(whole)):
+        content = bytearray(whole[:place] if kind == "truncated" else whole)
+        if kind == "flipped":
+            content[place] ^= 1 << place % 8
+        damaged.write_bytes(content)
+        read = entry.read()
+        found += read is None
+        if read is not None:
+            np.testing.assert_array_equal(read[0], expected)
+    damaged.write_bytes(whole)
+    assert entry.read() is not None
+    # A blank in the header or a digit of the seconds may change: the numbers do not.
+    assert found >= (len(whole) - 1 if kind == "truncated" else len(whole) // 4)
 
 
 def test_error__leaves_nothing_behind(counted: Counted, tmp_path: Path) -> None:

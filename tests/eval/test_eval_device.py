@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device
+from lightly_prg.eval.device import full_float32, resolve_device, threads_for
 
 
 def test_auto__prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,3 +58,18 @@ def test_full_float32__ends_with_an_error() -> None:
     with pytest.raises(KeyError), full_float32():
         raise KeyError
     assert precisions() == outside
+
+
+def test_threads__are_one_for_little_work_and_come_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with threads_for(1000):
+            assert torch.get_num_threads() == 1
+        with threads_for(1 << 30):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="inside"), threads_for(1000):
+            raise ValueError("inside")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

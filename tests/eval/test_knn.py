@@ -222,12 +222,12 @@ def test_options__are_checked(make_blobs, options, message: str) -> None:
 def test_bank__needs_labels_of_two_classes(make_blobs) -> None:
     bank, query = make_blobs(5), make_blobs(2)
     bank.labels[:] = -1
-    with pytest.raises(UserError, match="No image of the bank has a label"):
+    with pytest.raises(UserError, match="No training image has a label; k-NN needs them"):
         evaluate_knn(bank, query)
     bank.labels[3:] = 1
     with pytest.raises(UserError, match="has the label 1; k-NN needs two classes"):
         evaluate_knn(bank, query)
-    with pytest.raises(UserError, match="No image of the query set"):
+    with pytest.raises(UserError, match="No test image has a label"):
         evaluate_knn(make_blobs(5), bank.select([0, 1]))
 
 

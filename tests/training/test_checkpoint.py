@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from lightly_prg.training.checkpoint import LastCheckpoint
 
@@ -29,7 +30,7 @@ class Process:
 def test_only_the_first_process_touches_the_file(tmp_path: Path, order: tuple[int, int]) -> None:
     """The processes may come to it in any order; saving is collective, so all of them have to call it."""
     path = tmp_path / "last.ckpt"
-    module: Any = None
+    module: Any = torch.nn.Linear(1, 1)
     for rank in order:
         process: Any = Process(rank)
         LastCheckpoint(path, recipe_sha256="x", every=1, accumulate=1, total=4).on_train_batch_end(

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
+from commands import call
+
+from lightly_prg.eval import embed
+from lightly_prg.evaluation import Evaluation
+from lightly_prg.run import Run
 
 RECIPE = [
     "quickstart",
@@ -17,15 +25,18 @@ RECIPE = [
     "method.augment.crop_padding=1",
     "train.accelerator=cpu",
     "train.precision=32",
-    "eval.knn=null",
+    "eval.knn={k: 5, ks: [5]}",
     "eval.linear=null",
     "eval.few_shot=null",
+    "eval.controls=[random_network]",
+    "eval.batch_size=100",
 ]
+COMMAND = ("-m", "lightly_prg.cli", "train", *RECIPE)
 
 
-def run(out: Path, *overrides: str) -> dict[str, torch.Tensor]:
+def run(out: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
     done = subprocess.run(
-        [sys.executable, "-m", "lightly_prg.cli", "train", *RECIPE, *overrides, "--out", str(out)],
+        [sys.executable, *launcher, *COMMAND, *overrides, "--out", str(out)],
         capture_output=True,
         text=True,
         check=False,
@@ -37,12 +48,76 @@ def run(out: Path, *overrides: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_two_processes__equal_one(tmp_path: Path) -> None:
+def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def one(folder: Path) -> dict[str, torch.Tensor]:
+    return run(folder / "one")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> dict[str, torch.Tensor]:
+    return run(folder / "two", "train.devices=2", "train.strategy=ddp")
+
+
+def test_two_processes__equal_one(folder: Path, one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
     """Shuffling, augmentation, noise and tau are drawn for the global batch, so only rounding may differ."""
-    one = run(tmp_path / "one")
-    two = run(tmp_path / "two", "train.devices=2", "train.strategy=ddp")
-    other = run(tmp_path / "other", "seed=1")
-    assert one.keys() == two.keys()
-    distance = max(float((one[key].double() - two[key].double()).abs().max()) for key in one)
-    seeds = max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
-    assert distance < 1e-3 < 0.1 * seeds
+    seeds = distance(one, run(folder / "other", "seed=1"))
+    assert distance(one, two) < 1e-3 < 0.1 * seeds
+
+
+def test_two_processes__share_the_embedding_and_count_each_image_once(
+    folder: Path, two: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    run = Run(folder / "two")
+    judged = json.loads((run.folder / "eval/knn.json").read_text())
+    evaluation = Evaluation(run, device="cpu")
+    bank = len(evaluation.images("train")) + len(evaluation.images("validation"))
+    assert (judged["num_test"], judged["num_train"]) == (599, bank)
+    for split in ("train", "validation", "test"):
+        shared = evaluation.embeddings("run", split)
+        images = evaluation.images(split)
+        options = {**evaluation.embedding_options("run"), "cache_dir": tmp_path}
+        alone = embed(evaluation.encoder("run"), images, **options)
+        assert shared.names == alone.names
+        np.testing.assert_array_equal(shared.features, alone.features)
+
+
+@pytest.mark.slow
+def test_torchrun__is_passed_on(folder: Path, one: dict[str, torch.Tensor]) -> None:
+    """It starts the processes itself; Lightning and this package find out by its variables."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    there = run(folder / "torchrun", "train.devices=2", "train.strategy=ddp", launcher=launcher)
+    assert distance(one, there) < 1e-3
+    assert (folder / "torchrun" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("train.strategy=fsdp",), "strategy=fsdp"),
+        (("train.strategy=dpd",), "strategy=dpd"),
+        (("train.accelerator=abacus",), "accelerator=abacus"),
+    ],
+)
+def test_what_lightning_does_not_take__is_a_sentence(
+    settings: tuple[str, ...],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = call(monkeypatch, capsys, *COMMAND[2:], *settings, "--out", str(tmp_path / "run"))
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("Error: Lightning cannot train with ")
+    assert told in last
+    assert "Traceback" not in err

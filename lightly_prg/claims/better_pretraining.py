@@ -1,0 +1,135 @@
+"""Does better pretraining give better fine-tuning? Snapshots of one training, measured, probed and fine-tuned (C3).
+
+The paper argues by mutual information, which a flow, being invertible, cannot raise; what can be measured in its place
+is taken of every snapshot: the held-out loss, bits per dimension, Gaussianity of the noise end, what noise on the code
+destroys, label information, and the round trip. Each is ranked against the accuracy over the snapshots of a run.
+
+What is left out: a network that was pretrained on noise images or on another domain, which would have to do worse than
+one that saw images. It would double the pretraining.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from lightly_prg.claims.findings import Finding, Outcome, Reading
+from lightly_prg.claims.finetuning import finetuned, schedule_of
+from lightly_prg.claims.recipe_studies import BetterPretraining
+from lightly_prg.claims.study import Cells, Part, Study
+from lightly_prg.errors import UserError
+from lightly_prg.eval.comparison_statistics import paired_difference
+from lightly_prg.frozen_judging import judge_encoder
+from lightly_prg.measurements.suite import measure_all
+from lightly_prg.rank_correlation import rank_correlation
+from lightly_prg.recipe import Recipe
+from lightly_prg.run import Run
+from lightly_prg.scan_features import drawn_by_class
+
+_FEWEST = 3  # snapshots that can be ranked
+
+BETTER = {
+    "loss": ("lower held-out loss", -1),
+    "bits_per_dim": ("fewer bits per dimension", -1),
+    "sliced_wasserstein": ("noise end nearer to a Gaussian", -1),
+    "missing_bits": ("fewer bits lost to noise on the code", -1),
+    "label_bits_noise": ("more label information at the noise end", 1),
+    "round_trip_rmse": ("smaller round-trip error", -1),
+}
+"""Some of what ``measure_all`` gives, what is better of each, and the sign that makes more of it better."""
+
+DECIDING = ("loss", "bits_per_dim")
+
+
+def kinds(options: BetterPretraining, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """A cell for each snapshot, from the first.
+
+    Raises:
+        UserError: If there are too few to rank.
+    """
+    count = len(recipe.train.snapshots)
+    if count < _FEWEST:
+        raise UserError(
+            f"The study better_pretraining ranks snapshots, of which there are {count}: at least {_FEWEST} shares are "
+            "needed in train.snapshots among the overrides."
+        )
+    return {f"snapshot-{index}": {"share": share} for index, share in enumerate(sorted(recipe.train.snapshots))}
+
+
+def measure(part: Part, cell: Mapping[str, Any], options: BetterPretraining) -> dict[str, Any]:
+    """Measurements on validation images, a probe and a fine-tuning of the block that the recipe reads."""
+    shares = sorted(part.recipe.train.snapshots)
+    folders = part.run.snapshots
+    if len(folders) != len(shares):
+        raise UserError(
+            f"{part.run.folder} has {len(folders)} snapshots, and train.snapshots asks for {len(shares)}: remove the "
+            "run, or take shares that are further apart."
+        )
+    evaluation = part.evaluation_of(Run(folders[shares.index(cell["share"])]))
+    bank = drawn_by_class(evaluation.images("train"), options.train_images, part.seed)
+    probed = judge_encoder(evaluation, evaluation.prg, bank=bank, judged=evaluation.images("test"))
+    trained, _ = finetuned(evaluation, schedule_of(options), steps=None)
+    return {
+        "share": cell["share"],
+        "steps": evaluation.description["training"]["steps"],
+        "measurements": measure_all(evaluation, split="validation", max_images=options.images),
+        "probed": probed,
+        "finetuned": trained,
+    }
+
+
+def outcome(cells: Cells, options: BetterPretraining) -> Outcome:
+    """Rank correlations over the snapshots of a run, and what the last half of the training added."""
+    findings: list[Finding] = []
+    for key, (title, sign) in BETTER.items():
+        for accuracy, pick in (("fine-tuned accuracy", _finetuned), ("linear probe", _linear)):
+            decides = key in DECIDING and pick is _finetuned
+            name = f"rank correlation of {title} with {accuracy}"
+            for data in cells.sets:
+                by_seed = _correlations(cells, data, key, sign, pick)
+                difference = paired_difference(by_seed, dict.fromkeys(by_seed, 0.0))
+                if difference is not None:
+                    findings.append(Finding(name, data, "rank correlation", difference, "above" if decides else None))
+    shares = {cell.kind: cell.result["share"] for cell in cells.measured}
+    titles = {
+        kind: f"{100 * share:g} % of the training" for kind, share in sorted(shares.items(), key=lambda one: one[1])
+    }
+    for before, after in pairwise(titles):
+        name = f"fine-tuned accuracy, after {titles[after]} less after {titles[before]}"
+        findings += cells.differences(name, (after, _finetuned), (before, _finetuned))
+    readings: list[Reading] = []
+    for kind, title in titles.items():
+        readings += cells.readings(f"fine-tuned accuracy, after {title}", kind, _finetuned)
+        readings += cells.readings(f"linear probe, after {title}", kind, _linear)
+        readings += cells.readings(f"bits per dimension, after {title}", kind, _bits, unit="")
+    return Outcome(tuple(findings), tuple(readings))
+
+
+def _correlations(
+    cells: Cells, data: str, key: str, sign: int, pick: Callable[[Mapping[str, Any]], float]
+) -> dict[int, float]:
+    """By seed; 0 where all snapshots are equal in one of both."""
+    by_seed: dict[int, list[tuple[float | None, float | None]]] = {}
+    for cell in cells.measured:
+        if cell.data == data:
+            value = cell.result["measurements"].get(key)
+            pair = (None if value is None else sign * value, pick(cell.result))
+            by_seed.setdefault(cell.seed, []).append(pair)
+    return {seed: rank_correlation(pairs) or 0.0 for seed, pairs in by_seed.items()}
+
+
+def _finetuned(result: Mapping[str, Any]) -> float:
+    return float(result["finetuned"]["top1"])
+
+
+def _linear(result: Mapping[str, Any]) -> float:
+    return float(result["probed"]["linear"])
+
+
+def _bits(result: Mapping[str, Any]) -> float | None:
+    value: float | None = result["measurements"].get("bits_per_dim")
+    return value
+
+
+STUDY = Study(kinds=kinds, measure=measure, outcome=outcome)

@@ -1,0 +1,81 @@
+"""The page of all claims, made from the results that were committed: docs/claims.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightly_prg.claims.recipe import parse_claim, shipped_claims
+from lightly_prg.claims.text import heading, short_id, stated, tested
+from lightly_prg.files import read_json, write_text
+
+_NOTES = "notes.md"
+
+_HEAD = """# Claims, tested
+
+What is claimed of Pretrained Reversible Generation (PRG, [arXiv 2412.01787](https://arxiv.org/abs/2412.01787)), in our
+words, and what became of it at a small size: small images, minutes of training on a CPU, a few labels. A verdict says
+nothing of networks a hundred times larger that were trained a thousand times longer.
+
+Every claim says beforehand what would falsify it, which differences decide and how large a margin they have. A claim
+**holds** if the 95 % interval of every deciding difference (paired over the seeds, Student's t) lies on the claimed
+side on every data set; it **does not hold** if one lies on the other side; else it **cannot be told at this size**.
+Whatever is chosen is chosen on validation images; test images are looked at once.
+"""
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Renders the page of a folder of results.
+
+    Args:
+        results: With a folder for each claim that was tested, which holds its result.json and figure; and notes.md,
+            if there is one, which is put at the end.
+        page: The Markdown file to write.
+
+    Raises:
+        UserError: If a result cannot be read.
+    """
+    write_text(page, render(results, seen_from=page.parent))
+
+
+def render(results: Path, *, seen_from: Path) -> str:
+    """The page as text; the same for the same files.
+
+    Args:
+        results: As in ``write_page``.
+        seen_from: The folder that links are relative to.
+    """
+    claims: dict[str, Mapping[str, Any]] = {}
+    for name, text in shipped_claims().items():
+        claim = parse_claim(text, origin=name)
+        claims[claim.id] = claim.model_dump(mode="json")
+    measured = {file.parent.name: read_json(file) for file in sorted(results.glob("*/result.json"))}
+    claims = dict(sorted({**claims, **measured}.items()))
+    lines = [_HEAD, "| claim | verdict |", "|---|---|"]
+    for name, about in claims.items():
+        link = f"[{heading(about)}](#{short_id(name).lower()})"
+        lines.append(f"| {link} | {about.get('verdict', 'not measured yet')} |")
+    for name, about in claims.items():
+        lines += ["", f'<a id="{short_id(name).lower()}"></a>', "", f"## {heading(about)}", ""]
+        if name in measured:
+            lines += tested(about, figure=_link(results / name / str(about["figure"]), seen_from))
+        else:
+            lines += [
+                "**Not measured yet.**",
+                "",
+                *stated(about),
+                "```",
+                f"lightly-prg compare claims/{name}",
+                "```",
+                "",
+            ]
+    notes = results / _NOTES
+    if notes.is_file():
+        lines += ["", notes.read_text(encoding="utf-8").strip(), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _link(file: Path, seen_from: Path) -> str:
+    return os.path.relpath(file, seen_from).replace(os.sep, "/")

@@ -1,0 +1,83 @@
+"""The figure of a tested claim: every difference with its interval, and where the claim says that it lies."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightly_prg.claims.findings import Finding
+from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
+
+_ROW = 40  # CSS pixels: a name of two lines
+_FRAME = 52  # of a panel: the axis and its title
+_LETTERS = 40  # of a line of a name
+_SPREAD = 0.5  # of a row, that the data sets share
+
+
+def plot_findings(findings: Sequence[Finding], margin: float, path: Path) -> None:
+    """Draws a row for each difference and a panel for each unit; what decides is filled, what is claimed shaded.
+
+    Args:
+        findings: In the order in which they are told.
+        margin: Of those that have a side.
+        path: Where to write the PNG.
+    """
+    deciding = {finding.unit for finding in findings if finding.side is not None}
+    units = sorted(dict.fromkeys(finding.unit for finding in findings), key=lambda unit: unit not in deciding)
+    panels = [[finding for finding in findings if finding.unit == unit] for unit in units]
+    sets = list(dict.fromkeys(finding.data for finding in findings))
+    heights = [_FRAME + _ROW * len({finding.name for finding in panel}) for panel in panels]
+
+    def draw(theme: Theme) -> Figure:
+        figure = new_figure(760, 40 + max(sum(heights), _FRAME))
+        if not panels:
+            remark(new_axes(figure, theme), theme, "nothing was measured")
+            return figure
+        grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
+        blue, orange, *others = theme.colours
+        colours = dict(zip(sets, (blue, orange, *others), strict=False))
+        for place, panel in enumerate(panels):
+            _draw_panel(new_axes(figure, theme, grid[place]), theme, panel, colours, margin)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        found = dict(zip(labels, handles, strict=True))
+        figure.legend(
+            list(found.values()), list(found), loc="outside upper left", ncols=4, frameon=False, labelcolor=theme.text,
+            fontsize=11,
+        )  # fmt: skip
+        return figure
+
+    write_figure(path, draw)
+
+
+def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str], margin: float) -> None:
+    names = list(dict.fromkeys(finding.name for finding in panel))
+    for finding in panel:
+        colour, difference = colours[finding.data], finding.difference
+        index = list(colours).index(finding.data)
+        height = names.index(finding.name) + _SPREAD * ((index + 0.5) / len(colours) - 0.5)
+        axes.scatter(
+            list(difference.by_seed.values()), [height] * len(difference.by_seed), s=9, color=colour, alpha=0.6
+        )
+        axes.errorbar(
+            difference.mean, height, xerr=difference.half_width, color=colour, marker="o", ms=7, lw=0, elinewidth=1.8,
+            capsize=3, markerfacecolor=colour if finding.side is not None else theme.background, label=finding.data,
+        )  # fmt: skip
+    axes.axvline(0.0, color=theme.muted, lw=1.0)
+    low, high = axes.get_xlim()
+    for name, side in {finding.name: finding.side for finding in panel if finding.side is not None}.items():
+        edges = {"above": (margin, high), "below": (low, margin), "within": (-margin, margin)}[side]
+        left, right = max(edges[0], low), min(edges[1], high)
+        if left < right:
+            row = names.index(name)
+            axes.fill_between([left, right], row - 0.46, row + 0.46, color=theme.grid, lw=0, zorder=0.5)
+    axes.set_xlim(low, high)
+    axes.set_yticks(
+        range(len(names)), [textwrap.fill(name, _LETTERS) for name in names], color=theme.text, fontsize=9.5
+    )
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"difference, {panel[0].unit}" if panel[0].unit else "difference")

@@ -1,0 +1,183 @@
+"""Claim recipes: what a paper says, what would falsify it, and the study that is to tell.
+
+As ``lightly_prg.recipe``, nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from lightly_prg.claims.recipe_studies import StudyRecipe
+from lightly_prg.errors import UserError
+from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, load_recipe, nearest
+from lightly_prg.recipe_section import Integer, Number, Section
+
+PREFIX = "claims/"
+"""What stands before the name of a shipped claim."""
+
+_Sentence = Annotated[str, Field(min_length=1)]
+
+
+class SetRecipe(Section):
+    """One data set and the network that is pretrained on it.
+
+    Attributes:
+        recipe: By name or path.
+        root: Where the images lie.
+        overrides: ``key=value`` for this set, after those of all.
+    """
+
+    recipe: str
+    root: str = "data"
+    overrides: tuple[str, ...] = ()
+
+
+def _without_none(sets: Any) -> Any:
+    """Leaves out what was set to null, so that ``data.cifar10=null`` drops a set."""
+    return {label: one for label, one in sets.items() if one is not None} if isinstance(sets, dict) else sets
+
+
+_Label = Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")]
+
+
+class ClaimRecipe(Section):
+    """Everything about the test of one claim.
+
+    Attributes:
+        id: Names the claim and its folder.
+        title: In a few words.
+        claim: In one sentence.
+        falsified_by: What would speak against it.
+        controls: What it is compared with, and why.
+        data: The data sets by label; one that is null is left out.
+        overrides: ``key=value`` for the pretraining on every set.
+        seeds: Every network is pretrained once with each.
+        study: What is measured.
+        margin: A difference has to be larger than this to speak for the claim or, where the claim is that nothing
+            changes, may be as large; in the unit of what is measured.
+        runs: Folder of the pretrained networks, ``<set>-seed<n>``; default ``runs`` beside the claim's folder, which
+            claims of the same pretraining share.
+        existing: A folder of finished runs of that name; those of the same recipe are copied and not trained again.
+        out: The folder of the claim; default ``comparisons/claims/<id>``.
+    """
+
+    id: _Label
+    title: _Sentence
+    claim: _Sentence
+    falsified_by: _Sentence
+    controls: tuple[str, ...] = ()
+    data: Annotated[dict[_Label, SetRecipe], BeforeValidator(_without_none), Field(min_length=1)]
+    overrides: tuple[str, ...] = ()
+    seeds: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], Field(min_length=1)] = (0, 1, 2)
+    study: StudyRecipe
+    margin: Annotated[Number, Field(ge=0.0)] = 0.0
+    runs: str | None = None
+    existing: str | None = None
+    out: str | None = None
+
+    @model_validator(mode="after")
+    def _seeds_are_told_apart(self) -> ClaimRecipe:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {list(self.seeds)}; each may stand there once")
+        return self
+
+    def recipe_of(self, label: str, seed: int) -> Recipe:
+        """What is pretrained on one set with one seed.
+
+        Raises:
+            UserError: If the recipe or an override is wrong, or its method has no flow.
+        """
+        chosen = self.data[label]
+        root = f"data.root={json.dumps(chosen.root)}"
+        try:
+            recipe = load_recipe(chosen.recipe, (root, *self.overrides, *chosen.overrides))
+        except UserError as error:
+            raise UserError(f"data.{label}: {error}") from None
+        if not isinstance(recipe.method, PRGRecipe):
+            raise UserError(f"data.{label}: {chosen.recipe} trains {recipe.method.name}; claims are about prg.")
+        judged = EvalRecipe(split="test", knn=None, linear=None, few_shot=None, controls=())
+        return recipe.model_copy(update={"name": f"{label}-seed{seed}", "seed": seed, "eval": judged})
+
+    def to_yaml(self) -> str:
+        """The fully resolved recipe; ``parse_claim`` reads it back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None)
+
+
+def shipped_claims() -> dict[str, str]:
+    """Maps the name of every shipped claim, such as ``claims/c06``, to its text."""
+    folder = resources.files("lightly_prg.eval").joinpath("claims")
+    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
+    return {PREFIX + file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def is_claim(source: str) -> bool:
+    """Whether a name or path is meant as that of a claim: ``claims/...``, or a file or folder that holds one."""
+    path = _file_of(source)
+    if path is None:
+        return source.startswith(PREFIX)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "study" in content
+
+
+def load_claim(source: str | Path, overrides: Sequence[str] = ()) -> ClaimRecipe:
+    """Reads a claim recipe by path or shipped name and applies ``key.sub=value`` overrides.
+
+    Args:
+        source: Path of a YAML file, ``claims/<id>`` for a shipped one, or the folder of a claim that was begun.
+        overrides: For example ``["seeds=[0]", "data.cifar10.root=/data"]``; values are read as YAML.
+
+    Raises:
+        UserError: If there is no such claim, or a key, type or value is wrong.
+    """
+    path = _file_of(source)
+    if path is not None:
+        try:
+            return parse_claim(path.read_text(encoding="utf-8"), overrides=overrides, origin=str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Cannot read the claim {path}: {error}.") from None
+    shipped = shipped_claims()
+    if str(source) in shipped:
+        return parse_claim(shipped[str(source)], overrides=overrides, origin=str(source))
+    raise UserError(
+        f"There is no claim {str(source)!r}: no such file, and no shipped claim of that name"
+        f"{nearest(str(source), shipped) or '.'} Shipped claims: {', '.join(shipped)}."
+    )
+
+
+def parse_claim(text: str, *, overrides: Sequence[str] = (), origin: str = "claim") -> ClaimRecipe:
+    """Parses YAML text into a claim recipe, see ``load_claim``."""
+    try:
+        raw: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{origin} is not a claim: a YAML mapping with the keys id, claim and study is needed.")
+    for override in overrides:
+        apply_override(raw, override)
+    try:
+        return ClaimRecipe.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explained(error, raw, ClaimRecipe)}") from None
+
+
+def folders_of(claim: ClaimRecipe, out: str | Path | None = None) -> tuple[Path, Path]:
+    """The folder of a claim, and that of its pretrained networks."""
+    folder = Path(out or claim.out or Path("comparisons") / "claims" / claim.id)
+    return folder, Path(claim.runs) if claim.runs is not None else folder.parent / "runs"
+
+
+def _file_of(source: str | Path) -> Path | None:
+    path = Path(source)
+    if path.is_dir():
+        path /= "claim.yaml"
+    return path if path.is_file() else None

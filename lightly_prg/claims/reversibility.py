@@ -1,0 +1,129 @@
+"""Is the flow still one after fine-tuning? Round trip, samples and accuracy for several weights of its own loss (C14).
+
+Images are carried to the noise end and back before and after; samples are compared with real images by the Fréchet
+distance in the features of the pretrained network, the same for all. The distance between real images of the test and
+the training split is the floor. The first weight is the claim's; the others tell what keeping the flow costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightly_prg.claims.findings import Finding, Outcome, Reading
+from lightly_prg.claims.finetuning import finetuned, schedule_of
+from lightly_prg.claims.recipe_studies import Reversibility
+from lightly_prg.claims.study import Cells, Part, Study
+from lightly_prg.eval import embed, frechet_distance, result_to_dict
+from lightly_prg.features import PRGEncoder
+from lightly_prg.flow_comparison import compare_samples, round_trip_error
+from lightly_prg.image_set import ImageSet
+from lightly_prg.measurements.round_trips import round_trip_curve
+from lightly_prg.measurements.sample_distance import generated_images
+from lightly_prg.measurements.states import chosen_images, images_of
+from lightly_prg.recipe import Recipe
+from lightly_prg.rereading import reread
+
+GREY_LEVELS = 255
+"""Errors are told in grey levels; a flow that leaves all bounds counts as having lost the whole range."""
+
+_SOLVERS = ("euler", "rk4")
+_SAMPLING: dict[str, Any] = {"steps": 16, "solver": "heun2"}
+
+
+def kinds(options: Reversibility, recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """The network as it was pretrained, and one fine-tuned with each weight."""
+    return {"pretrained": {"beta": None}, **{f"beta-{beta:g}": {"beta": beta} for beta in options.betas}}
+
+
+def measure(part: Part, cell: Mapping[str, Any], options: Reversibility) -> dict[str, Any]:
+    """Fine-tunes, unless it is the pretrained network itself, and looks at the flow."""
+    evaluation, result = part.evaluation, {}
+    encoder: Any = evaluation.prg
+    if cell["beta"] is not None:
+        trained, model = finetuned(evaluation, schedule_of(options), steps=options.steps, beta=cell["beta"])
+        encoder = model.encoder.to(evaluation.target)
+        result["finetuned"] = trained
+        name = f"samples-{part.data}-seed{part.seed}-beta{cell['beta']:g}"
+        compare_samples(evaluation.prg, encoder, seed=part.seed, figures=part.figures / name)
+    images = images_of(chosen_images(evaluation, "test", options.images)).float() / 255
+    with torch.autocast(evaluation.target.type, enabled=False):
+        curves = {solver: round_trip_curve(encoder, images, solver) for solver in _SOLVERS}
+        error = round_trip_error(encoder, images)
+        distance = _distance(part, encoder, options.samples)
+    return {
+        **result,
+        "round_trip": error,
+        "curves": {solver: [result_to_dict(point) for point in points] for solver, points in curves.items()},
+        **distance,
+    }
+
+
+def _distance(part: Part, generator: PRGEncoder, count: int) -> dict[str, float | None]:
+    """Of samples, and of real test images, to training images; None where the flow leaves all bounds."""
+    evaluation = part.evaluation
+    # A mean over space: of fewer numbers than there are images, as a covariance needs.
+    judge = reread(evaluation.prg, feature={"pool": "mean"})
+    options: dict[str, Any] = {"batch_size": part.recipe.eval.batch_size, "device": str(evaluation.target)}
+
+    def features(images: ImageSet) -> Any:
+        return embed(judge, images, **options).features
+
+    reference = features(chosen_images(evaluation, "train", count))
+    floor = frechet_distance(features(chosen_images(evaluation, "test", count)), reference)
+    try:
+        generated = features(generated_images(generator, count, seed=part.seed, **_SAMPLING))
+    except FloatingPointError:
+        return {"distance": None, "floor": floor}
+    distance = frechet_distance(generated, reference) if np.isfinite(generated).all() else None
+    return {"distance": distance, "floor": floor}
+
+
+def outcome(cells: Cells, options: Reversibility) -> Outcome:
+    """The change of the round-trip error and of the distance of samples, and the price in accuracy."""
+    findings: list[Finding] = []
+    readings = cells.readings("round trip, pretrained", "pretrained", _grey_levels, unit="grey levels")
+    readings += _samples(cells, "pretrained", "pretrained")
+    readings += cells.readings("Fréchet distance of real images", "pretrained", "floor", unit="")
+    first = f"beta-{options.betas[0]:g}"
+    for index, beta in enumerate(options.betas):
+        kind, title = f"beta-{beta:g}", f"fine-tuned with beta {beta:g}"
+        findings += cells.differences(
+            f"round-trip error, {title} less pretrained",
+            (kind, _grey_levels),
+            ("pretrained", _grey_levels),
+            unit="grey levels",
+            side="below" if index == 0 else None,
+        )
+        findings += cells.differences(
+            f"Fréchet distance of samples, {title} less pretrained",
+            (kind, "distance"),
+            ("pretrained", "distance"),
+            unit="",
+        )
+        if index > 0:
+            name = f"accuracy, beta {beta:g} less beta {options.betas[0]:g}"
+            findings += cells.differences(name, (kind, _top1), (first, _top1))
+        readings += cells.readings(f"round trip, {title}", kind, _grey_levels, unit="grey levels")
+        readings += _samples(cells, kind, title)
+        readings += cells.readings(f"accuracy, {title}", kind, _top1)
+    return Outcome(tuple(findings), tuple(readings))
+
+
+def _samples(cells: Cells, kind: str, title: str) -> list[Reading]:
+    return cells.readings(f"Fréchet distance of samples, {title}", kind, "distance", unit="")
+
+
+def _grey_levels(result: Mapping[str, Any]) -> float:
+    error = result["round_trip"]
+    return float(GREY_LEVELS if error is None else min(1.0, error) * GREY_LEVELS)
+
+
+def _top1(result: Mapping[str, Any]) -> float:
+    return float(result["finetuned"]["top1"])
+
+
+STUDY = Study(kinds=kinds, measure=measure, outcome=outcome)

@@ -1,0 +1,138 @@
+"""Testing a claim: pretrains what is missing, measures what is missing, and says what became of it.
+
+A claim is a folder. Whatever is in it already is not done again, so that one that was cut off, by whatever, is finished
+by the same call::
+
+    claim.yaml                       what was asked for
+    cells/<set>-seed<n>/<kind>.json  one file for each cell
+    figures/                         what cells drew
+    result.json, summary.md, findings.png
+    ../runs/<set>-seed<n>/           the pretrained networks, which other claims share
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from lightly_prg.claims.pretraining import check_images, pretrained, run_cells
+from lightly_prg.claims.recipe import ClaimRecipe, folders_of
+from lightly_prg.claims.result import write_result
+from lightly_prg.claims.studies import STUDIES
+from lightly_prg.claims.study import Cells, Measured, Part, Study
+from lightly_prg.comparison_cells import Cell
+from lightly_prg.comparison_records import Records
+from lightly_prg.comparison_work import Images, check_folder
+from lightly_prg.console import Console
+from lightly_prg.files import write_text
+from lightly_prg.run import Run
+from lightly_prg.training.log import cpu_seconds
+
+
+def run_claim(
+    claim: ClaimRecipe,
+    *,
+    out: str | Path | None = None,
+    trust: bool = False,
+    console: Console | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Tests one claim.
+
+    Called again it continues: networks and cells that are there are kept, and the result is that of a single call.
+
+    Args:
+        claim: What is tested, and how.
+        out: The folder; default the recipe's, or ``comparisons/claims/<id>``.
+        trust: Whether code that recipes name may run.
+        console: Where progress is shown; default nowhere.
+        command: What made it, for the result.
+
+    Returns:
+        The content of result.json.
+
+    Raises:
+        UserError: If a recipe is wrong, images are missing, or a folder holds something else.
+        Interrupted: If it was stopped by Ctrl-C or SIGTERM in pretraining; the same call continues.
+    """
+    work = _Work(claim, out=out, trust=trust, console=console if console is not None else Console(quiet=True))
+    with Run(work.folder).lock():
+        write_text(work.folder / "claim.yaml", claim.to_yaml())
+        measured = [found for cell in work.cells for found in work.measure(cell)]
+        outcome = work.study.outcome(Cells(measured), claim.study)
+        return write_result(work.folder, claim, outcome, measured, training=work.training, command=command)
+
+
+class _Work:
+    """The cells of one claim; everything that can be wrong with its recipes shows when it is made."""
+
+    def __init__(self, claim: ClaimRecipe, *, out: str | Path | None, trust: bool, console: Console) -> None:
+        self.claim = claim
+        self.trust = trust
+        self.console = console
+        self.study: Study[Any] = STUDIES[claim.study.name]
+        self.folder, runs = folders_of(claim, out)
+        self.cells = run_cells(claim, runs)
+        self.kinds = {cell.key: self.study.kinds(claim.study, cell.recipe) for cell in self.cells}
+        self.training: dict[str, Any] = {}
+        self._images = Images(None, console)
+        self._asked = claim.study.model_dump(mode="json")
+        check_folder(self.folder)
+        for cell in self.cells:
+            if any(self._known(cell, kind) is None for kind in self.kinds[cell.key]):
+                check_images(cell.label, cell.recipe)
+
+    def measure(self, cell: Cell) -> list[Measured]:
+        """All cells of a study on one set with one seed."""
+        number = self.cells.index(cell) + 1
+        self.console.say(f"{number}/{len(self.cells)}  {escape(cell.label)}, seed {cell.seed}")
+        run = pretrained(cell, trust=self.trust, console=self.console)
+        self.training[cell.key] = run.description["training"]
+        part = Part(
+            data=cell.label,
+            recipe=cell.recipe,
+            run=run,
+            load=partial(self._images.of, cell.recipe),
+            validation_images=self.claim.study.validation_images,
+            test_images=self.claim.study.test_images,
+            figures=self.folder / "figures",
+            trust=self.trust,
+            console=self.console,
+        )
+        measured = []
+        for kind, what in self.kinds[cell.key].items():
+            if self._known(cell, kind) is None:
+                self.console.say(f"  {escape(kind)}")
+            result = self._records(cell).measured(
+                kind, partial(self._costed, part, what), request=self._request(cell, kind), recipe_sha256=_sha256(cell)
+            )
+            part.known[kind] = result
+            measured.append(Measured(cell.label, cell.seed, kind, result))
+        return measured
+
+    def _costed(self, part: Part, what: Mapping[str, Any]) -> dict[str, Any]:
+        start, before = time.perf_counter(), cpu_seconds()
+        result = dict(self.study.measure(part, what, self.claim.study))
+        cost = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}
+        return {**result, "cost": {name: round(value, 1) for name, value in cost.items()}}
+
+    def _known(self, cell: Cell, kind: str) -> dict[str, Any] | None:
+        if not Run(cell.folder).is_trained:
+            return None
+        return self._records(cell).known(kind, request=self._request(cell, kind), recipe_sha256=_sha256(cell))
+
+    def _records(self, cell: Cell) -> Records:
+        return Records(self.folder / "cells" / cell.key)
+
+    def _request(self, cell: Cell, kind: str) -> dict[str, Any]:
+        return {"study": self._asked, "cell": dict(self.kinds[cell.key][kind])}
+
+
+def _sha256(cell: Cell) -> str:
+    sha256: str = Run(cell.folder).description["recipe_sha256"]
+    return sha256

@@ -1,0 +1,67 @@
+"""What the command `compare` does with a claim."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lightly_prg.cli.common import refuse
+
+
+def compare_claim(sources: list[str], out: Path | None, dry_run: bool, trust: bool, console: Any) -> None:
+    """Tests a claim, or prints what would be done; prints the findings and the verdict."""
+    from lightly_prg.claims.recipe import folders_of, load_claim
+
+    changes = [source for source in sources if "=" in source and not Path(source).exists()]
+    named = [source for source in sources if source not in changes]
+    refuse(len(named) > 1, f"One claim is tested at a time; given were {', '.join(named)}.")
+    claim = load_claim(named[0], changes)
+    if dry_run:
+        typer.echo(claim.to_yaml(), nl=False)
+        for line in _state(claim, folders_of(claim, out)[1]):
+            typer.echo(line)
+        return
+    from lightly_prg.claims.result import shown_command
+    from lightly_prg.claims.runner import run_claim
+    from lightly_prg.training.checkpoint import Interrupted
+
+    try:
+        content = run_claim(claim, out=out, trust=trust, console=console, command=shown_command(named[0], changes))
+    except Interrupted as stop:
+        typer.echo("Interrupted: what is finished is kept; the same command continues.", err=True)
+        raise typer.Exit(128 + stop.signal_number) from None
+    _print(content, folders_of(claim, out)[0], console)
+
+
+def _state(claim: Any, runs: Path) -> list[str]:
+    """What there is of every pretraining."""
+    from lightly_prg.run import Run
+
+    lines = []
+    for seed in claim.seeds:
+        for label in claim.data:
+            run = Run(runs / f"{label}-seed{seed}")
+            state = "trained" if run.is_trained else "begun" if run.recipe_file.is_file() else "missing"
+            lines.append(f"{run.folder}  {state}")
+    return lines
+
+
+def _print(content: dict[str, Any], folder: Path, console: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lightly_prg.claims.findings import Finding
+    from lightly_prg.claims.text import claimed_side, heading
+
+    table = Table(title=heading(content), box=None, pad_edge=False)
+    for column in ("difference", "data", "mean ± half of the 95 % interval", "claimed", "interval"):
+        table.add_column(column)
+    for row in content["findings"]:
+        finding = Finding.from_dict(row)
+        side = "" if finding.side is None else claimed_side(finding.side, content["margin"])
+        table.add_row(escape(finding.name), finding.data, finding.shown(), side, row["place"] or "")
+    console.say(table)
+    console.say(escape(content["sentence"]))
+    console.say(f"Folder: {escape(str(folder))}")

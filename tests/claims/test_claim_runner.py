@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import call
+
+from lightly_prg.claims import pretraining_helps, runner, solvers
+from lightly_prg.claims.recipe import ClaimRecipe
+from lightly_prg.claims.runner import run_claim
+from lightly_prg.claims.studies import STUDIES
+from lightly_prg.claims.study import Study
+from lightly_prg.errors import UserError
+from lightly_prg.methods.method import Method
+from lightly_prg.run import Run
+
+MakeClaim = Callable[..., ClaimRecipe]
+
+
+class Killed(Exception):
+    pass
+
+
+def state(claim: ClaimRecipe) -> ClaimRecipe:
+    """With the fewest cells: two starts and two numbers of labels, of each seed."""
+    return claim.model_copy(update={"study": claim.study.model_copy(update={"features": ("state",)})})
+
+
+def without_costs(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != "cpu_minutes"}
+
+
+def test_killed_in_the_third_cell__goes_on_there_and_ends_the_same(
+    make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = state(make_claim("pretraining_helps", seeds=[0]))
+    whole = run_claim(claim, out=tmp_path / "whole")
+    done: list[str] = []
+    dies = True
+
+    def measure(part: Any, cell: Any, options: Any) -> Any:
+        if dies and len(done) == 2:
+            raise Killed
+        done.append(f"{part.seed} {cell['start']} {cell['labels']}")
+        return pretraining_helps.measure(part, cell, options)
+
+    monkeypatch.setitem(
+        STUDIES, "pretraining_helps", Study(pretraining_helps.kinds, measure, pretraining_helps.outcome)
+    )
+    with pytest.raises(Killed):
+        run_claim(claim, out=tmp_path / "out")
+    assert len(list((tmp_path / "out").rglob("cells/*/*.json"))) == 2
+    assert not (tmp_path / "out/result.json").exists()
+    dies = False
+    again = run_claim(claim, out=tmp_path / "out")
+    assert len(done) == len(set(done)) == 2 * 2
+    assert without_costs(again) == without_costs(whole)
+    # Nothing is left to do, and nothing is done.
+    finished = run_claim(claim, out=tmp_path / "out")
+    assert len(done) == 4
+    assert finished == again
+    # Another question is asked anew.
+    study = claim.study.model_copy(update={"steps": 1})
+    run_claim(claim.model_copy(update={"study": study}), out=tmp_path / "out")
+    assert len(done) == 8
+
+
+def test_folder__tells_everything(make_claim: MakeClaim, tmp_path: Path) -> None:
+    claim = state(make_claim("pretraining_helps", margin=1))
+    content = run_claim(claim, out=tmp_path / "c02", command="lightly-prg compare claims/c02")
+    assert json.loads((tmp_path / "c02/result.json").read_text()) == content
+    for name in ("claim.yaml", "summary.md", "findings.png", "findings-dark.png"):
+        assert (tmp_path / "c02" / name).stat().st_size > 0
+    assert content["verdict"] in ("holds", "does not hold", "cannot be told at this size")
+    assert set(content["training"]) == {"digits-seed0", "digits-seed1"}
+    assert content["machine"]["cores"] >= 1
+    assert content["versions"]["torch"]
+    assert content["cells"] == 8
+    assert str(tmp_path) not in (tmp_path / "c02/result.json").read_text()
+    text = (tmp_path / "c02/summary.md").read_text()
+    assert text.startswith("# C6: tiny\n")
+    assert content["sentence"].partition(": ")[2][1:] in text
+
+
+def test_runs__are_trained_once_and_taken_where_they_fit(
+    make_claim: MakeClaim, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    original = Method.training_step
+
+    def step(self: Method, batch: Any, batch_idx: int) -> Any:
+        steps.append(batch_idx)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Method, "training_step", step)
+    monkeypatch.setattr(
+        runner, "STUDIES", {"solvers": Study(lambda options, recipe: {}, solvers.measure, solvers.outcome)}
+    )
+    claim = make_claim("solvers", seeds=[0], runs=None, existing=str(runs))
+    run_claim(claim, out=tmp_path / "taken/c06")
+    taken = Run(tmp_path / "taken/runs/digits-seed0")
+    assert steps == []
+    assert [folder.name for folder in taken.snapshots] == ["step-000000", "step-000001", "step-000003"]
+    assert taken.weights_file.read_bytes() == (runs / "digits-seed0/encoder.safetensors").read_bytes()
+    other = claim.model_copy(update={"overrides": (*claim.overrides, "train.lr=0.5")})
+    run_claim(other, out=tmp_path / "other/c06")
+    assert len(steps) == 3
+    more = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0.5]")})
+    run_claim(more, out=tmp_path / "more/c06")
+    assert len(steps) == 6
+    run_claim(more, out=tmp_path / "more/c08")  # another claim beside it
+    assert len(steps) == 6
+    with pytest.raises(UserError, match=r"digits-seed0 holds a run of another recipe: train\.lr is 0\.001 there, 0\.5"):
+        run_claim(other, out=tmp_path / "more/c06")
+
+
+def test_command__prints_the_findings_and_the_verdict(
+    make_claim: MakeClaim,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(make_claim("solvers", runs=None).to_yaml(), encoding="utf-8")
+    shutil.copytree(runs, tmp_path / "runs")
+    out = tmp_path / "c06"
+    code, told, _ = call(monkeypatch, capsys, "compare", str(file), "seeds=[0]", "margin=3", "--out", str(out))
+    assert code == 0
+    # A table as wide as the terminal of the test breaks its lines.
+    assert all(word in told for word in ("euler 4", "trained", "within"))
+    assert "Cannot be told at this size: one seed gives no interval." in told
+    content = json.loads((out / "result.json").read_text())
+    assert content["command"] == f"lightly-prg compare {file} 'seeds=[0]' margin=3"
+    assert (content["seeds"], content["margin"]) == ([0], 3)
