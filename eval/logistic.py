@@ -67,7 +67,8 @@ def fit_penalties(
     images this takes a fifth of the iterations of plain L-BFGS.
 
     Args:
-        features: ``(N, D)``, standardised; their type is that of the matrix products.
+        features: ``(N, D)``, standardised; their type is that of the matrix products. They are copied unless they lie
+            in memory feature by feature.
         targets: ``(N,)`` int64 in ``[0, num_classes)``, every class at least once.
         penalties: All above 0, best from strong to weak.
         num_classes: C.
@@ -98,10 +99,11 @@ class _Problem:
             # The weights are combinations of the N samples: N coordinates say all.
             self.directions = _span(features)
             features = (features.double() @ self.directions).to(features.dtype)
-        self.features = features
-        self.targets = targets
+        # With the samples side by side, softmax and the products with the few classes are twice as fast.
+        self.columns = features.T.contiguous()
+        self.targets = targets[None]
         self.num_classes = num_classes
-        self.covariance = (features.T @ features).double() / count
+        self.covariance = (self.columns @ self.columns.T).double() / count
 
     def reduce(self, weight: Tensor) -> Tensor:
         return weight if self.directions is None else weight @ self.directions
@@ -143,7 +145,7 @@ class _Problem:
                 "maxcor": _MEMORY,
                 "maxls": 10,
                 "ftol": self.loss_tolerance,
-                "gtol": _GRADIENT_TOLERANCE[self.features.dtype],
+                "gtol": _GRADIENT_TOLERANCE[self.columns.dtype],
             },
         )
         weight, bias = unpack(found.x)
@@ -165,13 +167,13 @@ class _Problem:
     def loss(self, weight: Tensor, bias: Tensor, penalty: float) -> tuple[float, Tensor, Tensor]:
         """The objective and its gradients; sums over samples and classes are in float64."""
         errors = self.log_probabilities(weight, bias)
-        chosen = errors.gather(1, self.targets[:, None])
-        count = len(self.targets)
+        chosen = errors.gather(0, self.targets)
+        count = self.targets.numel()
         loss = -chosen.sum(dtype=torch.float64) / count + penalty / 2 * weight.square().sum()
         errors = errors.exp_()  # d loss / d scores: probabilities less the one-hot targets
-        errors.scatter_add_(1, self.targets[:, None], torch.full_like(chosen, -1.0))
-        weight_gradient = (errors.T @ self.features).double() / count + penalty * weight
-        return float(loss), weight_gradient, errors.sum(dim=0, dtype=torch.float64) / count
+        errors.scatter_add_(0, self.targets, torch.full_like(chosen, -1.0))
+        weight_gradient = (self.columns @ errors.T.contiguous()).T.double() / count + penalty * weight
+        return float(loss), weight_gradient, errors.sum(dim=1, dtype=torch.float64) / count
 
     def curvature(self, weight: Tensor, bias: Tensor) -> float:
         """Mean of p (1 - p) over samples and classes."""
@@ -179,8 +181,9 @@ class _Problem:
         return max(float((p * (1 - p)).mean()), 1e-8)
 
     def log_probabilities(self, weight: Tensor, bias: Tensor) -> Tensor:
-        dtype = self.features.dtype
-        return F.linear(self.features, weight.to(dtype), bias.to(dtype)).log_softmax(dim=1)
+        """Of every class for every sample: ``(C, N)``."""
+        dtype = self.columns.dtype
+        return torch.addmm(bias.to(dtype)[:, None], weight.to(dtype), self.columns).log_softmax(dim=0)
 
 
 def _span(features: Tensor) -> Tensor:

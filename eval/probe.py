@@ -136,7 +136,8 @@ class Probe:
 class FitData:
     """Standardised features with targets that count the classes that occur: 0, 1, ...
 
-    A class without a sample has no place in the fit: its bias would run to minus infinity.
+    The features lie in memory feature by feature, which is how ``fit_penalties`` reads them. A class without a sample
+    has no place in the fit: its bias would run to minus infinity.
     """
 
     features: Tensor
@@ -154,7 +155,7 @@ class FitData:
         labels = np.concatenate([part.labels for part in parts])
         classes, targets = np.unique(labels, return_inverse=True)
         return cls(
-            standardiser(arrays, dtype=dtype, device=device),
+            standardiser(arrays, dtype=dtype, device=device, by_feature=True),
             torch.from_numpy(targets).to(device),
             torch.from_numpy(classes).to(device),
             standardiser,

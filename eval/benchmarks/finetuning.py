@@ -40,11 +40,11 @@ STEPS = 8
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    until = timing.begin(options)
+    turns = timing.begin(options)
     if options.measure_memory is not None:
         print(json.dumps({"megabytes": memory_of_a_step(options, options.measure_memory)}))
         return 0
-    return timing.report(cases(options, until))
+    return timing.report(cases(options, turns))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     full, checkpoint = (gradient(options, mode) for mode in ("full", "checkpoint"))
     error = float((checkpoint - full).norm() / full.norm())
     yield timing.value_at_most("relative distance of checkpoint's gradient from full's", error, 0.0)
@@ -64,9 +64,7 @@ def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
     if precision != "32":
         peaks["ours"] = memory.in_fresh_process(__file__, given(options, "ours"))
     ways = WAYS if precision != "32" or options.compile else WAYS[:2]
-    seconds = timing.interleaved(
-        {way: step_of(options, way) for way in ways}, repeats=options.repeats, until=until, device=options.device
-    )
+    seconds = turns({way: step_of(options, way) for way in ways})
     reference = seconds["against"]
     yield timing.faster(f"seconds of a step, all together ({precision})", seconds[ways[-1]], reference, 4.0)
     yield timing.faster("seconds of a step, equal precision", seconds["ours at equal precision"], reference, 1.1)
@@ -82,18 +80,19 @@ def given(options: argparse.Namespace, way: str) -> list[str]:
 
 
 def memory_of_a_step(options: argparse.Namespace, way: str) -> float:
-    step_of(options, way, batch=1)()
-    return memory.megabytes_of(step_of(options, way), options.device)
+    step = step_of(options, way)
+    step()  # makes the optimiser's state, which both ways have
+    return memory.megabytes_of(step, options.device)
 
 
 def precision_of(options: argparse.Namespace) -> str:
     return pick_precision("auto", torch.device(options.device)).precision
 
 
-def step_of(options: argparse.Namespace, way: str, batch: int | None = None) -> Callable[[], None]:
+def step_of(options: argparse.Namespace, way: str) -> Callable[[], None]:
     """Forward, backward and update of one way."""
     ours = way != "against"
-    network, x, labels, head = problem(options, batch)
+    network, x, labels, head = problem(options)
     carry = by_checkpoints if ours else by_adjoint
     precision = precision_of(options) if way == "ours" else "32"
     if ours:

@@ -26,6 +26,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,11 @@ LIGHTLY_BATCH = 500
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     import_faiss()  # so that it is among the libraries whose threads are set
-    until = timing.begin(options)
+    turns = timing.begin(options)
     if options.measure_memory:
         print(json.dumps({"megabytes": memory_of_a_search(options, options.measure_memory)}))
         return 0
-    return timing.report(cases(options, until))
+    return timing.report(cases(options, turns))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,17 +67,17 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     for dimension in (16, 32) if options.quick else (512, 3072):
         given = [f"--measure-memory={dimension}", f"--device={options.device}", f"--threads={options.threads}"]
         megabytes = memory.in_fresh_process(__file__, given + ["--quick"] * options.quick)
         yield timing.value_at_most(f"extra MB of a search, D = {dimension}", megabytes, 512 * 1.048576)
-    yield from streamed(options, until)
+    yield from streamed(options, turns)
     for dimension in (16, 32) if options.quick else (512, 3072):
-        yield from compared(options, until, dimension)
+        yield from compared(options, turns, dimension)
 
 
-def compared(options: argparse.Namespace, until: float, dimension: int) -> Iterator[Case]:
+def compared(options: argparse.Namespace, turns: timing.Turns, dimension: int) -> Iterator[Case]:
     rows, queries, timed = (2000, 100, 50) if options.quick else (50_000, options.queries, options.timed)
     bank, query = embeddings(rows, dimension, seed=0), embeddings(queries, dimension, seed=1)
     few = query.select(np.arange(min(timed, LIGHTLY_BATCH)))
@@ -100,15 +101,12 @@ def compared(options: argparse.Namespace, until: float, dimension: int) -> Itera
     yield timing.value_at_most(f"points apart from Lightly, worst of four k, D = {dimension}", max(apart), 0.21)
 
     searcher = NearestNeighbors(n_neighbors=KS[-1], algorithm="brute").fit(unit_bank.cpu().numpy())
-    seconds = timing.interleaved(
+    seconds = turns(
         {
             "ours": lambda: search(bank, query, options.device),
             "Lightly": lambda: [lightly(unit_query, k) for k in KS],
             "scikit-learn": lambda: searcher.kneighbors(unit_query.cpu().numpy()),
         },
-        repeats=options.repeats,
-        until=until,
-        device=options.device,
         warm_up=False,
     )
     name = f"seconds of {queries} queries in {rows}, four k, D = {dimension}"
@@ -117,7 +115,7 @@ def compared(options: argparse.Namespace, until: float, dimension: int) -> Itera
         yield timing.faster(f"{name}, {other} (timed {timed})", seconds["ours"], scaled, goal)
 
 
-def streamed(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def streamed(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     """The cost of a row of a bank on the disk, beside that of a bank of a quarter of the rows."""
     rows, dimension, queries = (4000, 16, 20) if options.quick else (options.rows, 2048, 200)
     query = embeddings(queries, dimension, seed=1)
@@ -128,12 +126,7 @@ def streamed(options: argparse.Namespace, until: float) -> Iterator[Case]:
         features.flush()
         mapped = np.load(file, mmap_mode="r")
         banks = {part: of_classes(mapped[:part], labels[:part]) for part in (rows // 4, rows)}
-        seconds = timing.interleaved(
-            {str(part): lambda bank=bank: search(bank, query, options.device) for part, bank in banks.items()},  # type: ignore[misc]
-            repeats=options.repeats,
-            until=until,
-            device=options.device,
-        )
+        seconds = turns({str(part): partial(search, bank, query, options.device) for part, bank in banks.items()})
         del features, mapped, banks
     ours, quarter = (1e6 * seconds[str(part)] / part for part in (rows, rows // 4))
     name = f"microseconds a row, bank of {rows} x {dimension} on the disk, a quarter of it"

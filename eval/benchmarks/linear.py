@@ -42,15 +42,15 @@ BATCH = 256
 def main(arguments: Sequence[str] | None = None) -> int:
     found = timing.parser(__doc__, repeats=3)
     options = found.parse_args(arguments)
-    until = timing.begin(options)
+    turns = timing.begin(options)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # The advice of both libraries on workers, versions and convergence.
         warnings.simplefilter("ignore")
-        return timing.report(cases(options, until))
+        return timing.report(cases(options, turns))
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     sizes, dimension = ((300, 50, 100), 8) if options.quick else ((20_000, 2000, 4000), 512)
     train, validation, test = (features(size, dimension, seed=seed) for seed, size in enumerate(sizes))
     epochs = 2 if options.quick else EPOCHS
@@ -65,11 +65,8 @@ def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
     def lightly() -> None:
         accuracies["Lightly"] = by_epochs(train, test, epochs, options.device)
 
-    seconds = timing.interleaved(
+    seconds = turns(
         {"ours": ours, "scikit-learn": scikit_learn, "Lightly": lightly},
-        repeats=options.repeats,
-        until=until,
-        device=options.device,
         warm_up=options.quick,
     )
     lightly_name = f"Lightly's LinearClassifier for {epochs} epochs"
@@ -121,7 +118,7 @@ def features(rows: int, dimension: int, *, seed: int) -> Embeddings:
     draws = np.random.default_rng((2, seed))
     labels = draws.integers(CLASSES, size=rows)
     noise = draws.standard_normal((rows, dimension), dtype=np.float32)
-    points = ((0.5 * centres[labels] + noise) * scales) @ mixing
+    points = ((0.11 * centres[labels] + noise) * scales) @ mixing
     return Embeddings(points.astype(np.float32), labels, tuple(map(str, range(rows))), 1, 0.0)
 
 

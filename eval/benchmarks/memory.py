@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import subprocess
 import sys
@@ -18,9 +20,9 @@ def in_fresh_process(script: str, arguments: Sequence[str]) -> float:
 
 
 def megabytes_of(step: Callable[[], object], device: str) -> float:
-    """What a step needs beyond what is there before it, at its peak, in MB; once in a process.
+    """What a step needs beyond what is there before it, at its peak, in MB.
 
-    What libraries keep for themselves is not the step's: let a smaller one run before, so that they take it.
+    What libraries keep for themselves is not the step's: let it, or a smaller one, run before, so that they take it.
     """
     if device.startswith("cuda"):
         torch.cuda.synchronize()
@@ -28,6 +30,7 @@ def megabytes_of(step: Callable[[], object], device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
+    _give_back_what_is_free()
     _forget_the_peak()
     start = resident("VmRSS")
     step()
@@ -39,6 +42,14 @@ def resident(field: str) -> int:
     # Not getrusage: its maximum may be that of the parent, from which this process was forked.
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
+
+
+def _give_back_what_is_free() -> None:
+    """Returns freed memory to the system, which would otherwise count as there before the step; needs glibc."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _forget_the_peak() -> None:

@@ -65,13 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = timing.parser(__doc__)
     found.add_argument("--images", type=int, default=5120, help="of an epoch")
     options = found.parse_args(arguments)
-    until = timing.begin(options)
+    turns = timing.begin(options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # where there are fewer cores
-        return timing.report(cases(options, until))
+        return timing.report(cases(options, turns))
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     yield from operations()
     count = 2 * BATCH if options.quick else options.images
     images = torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator_for(0, "pipeline"))
@@ -79,7 +79,7 @@ def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
     for name, (views, transform) in METHODS.items():
         ways[f"ours, {name}"] = our_epoch(images, views, options.device)
         ways[f"against, {name}"] = lightly_epoch(images, transform)
-    seconds = timing.interleaved(ways, repeats=options.repeats, until=until, device=options.device)
+    seconds = turns(ways)
     for name in METHODS:
         yield timing.faster(
             f"seconds of {count} images, {name}", seconds[f"ours, {name}"], seconds[f"against, {name}"], 3.0

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -42,8 +43,8 @@ Step = Callable[[Tensor, int], Tensor]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
-    until = timing.begin(options)
-    return timing.report(cases(options, until))
+    turns = timing.begin(options)
+    return timing.report(cases(options, turns))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,19 +53,14 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     batch = options.batch or (128 if options.device.startswith("cuda") else 8)
     size, settings = (8, TINY) if options.quick else (32, {"channels": 64})
     x = 2 * torch.rand(batch, 3, size, size, generator=generator_for(0, "pretraining benchmark")) - 1
     x = x.to(options.device)
     steps = {"ours": our_step(options, 3, size, settings), "against": plain_step(options, 3, size, settings)}
     yield from curves(options)
-    seconds = timing.interleaved(
-        {name: lambda step=step: step(x, 0) for name, step in steps.items()},  # type: ignore[misc]
-        repeats=options.repeats,
-        until=until,
-        device=options.device,
-    )
+    seconds = turns({name: partial(step, x, 0) for name, step in steps.items()})
     name = f"seconds of a step ({precision_of(options)})"
     yield timing.faster(name, seconds["ours"], seconds["against"], 3.0)
 

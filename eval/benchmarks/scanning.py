@@ -36,12 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found.add_argument("--images", type=int, default=100, help="of a batch, of 16 x 16 pixels")
     found.add_argument("--channels", type=int, default=32, help="width of the U-Net's first resolution")
     options = found.parse_args(arguments)
-    until = timing.begin(options)
+    turns = timing.begin(options)
     with torch.no_grad():
-        return timing.report(cases(options, until))
+        return timing.report(cases(options, turns))
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     encoder = untrained(options)
     assert encoder.input_shape is not None
     shape = (2 if options.quick else options.images, *encoder.input_shape)
@@ -59,15 +59,12 @@ def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
     row = grid.rows[-1]
     of_a_row = [reader for cell, reader in readers.items() if cell.row == row]
     x = encoder.normalize(images)
-    seconds = timing.interleaved(
+    seconds = turns(
         {
             "ours": lambda: grid(images),
             "trajectory": lambda: encode(encoder.velocity, x, tau_end=list(taus), steps=grid.steps),
             "cells": lambda: [reader(images) for reader in of_a_row],
         },
-        repeats=options.repeats,
-        until=until,
-        device=options.device,
     )
     yield timing.at_most("seconds of reading all cells, one trajectory", seconds["ours"], seconds["trajectory"], 1.2)
     name = f"seconds of reading all cells, cell by cell (timed one row of {len(grid.rows)})"

@@ -25,18 +25,16 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = timing.parser(__doc__, repeats=11).parse_args(arguments)
-    until = timing.begin(options)
-    return timing.report(cases(options, until))
+    turns = timing.begin(options)
+    return timing.report(cases(options, turns))
 
 
-def cases(options: argparse.Namespace, until: float) -> Iterator[Case]:
+def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     def started(command: tuple[str, ...]) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
 
-    seconds = timing.interleaved(
+    seconds = turns(
         {name: started(command) for name, command in COMMANDS.items()},
-        repeats=1 if options.quick else options.repeats,
-        until=until,
         warm_up=not options.quick,
     )
     python = seconds["against"]

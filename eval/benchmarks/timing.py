@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -76,15 +77,50 @@ def parser(description: str | None, *, repeats: int = 5) -> argparse.ArgumentPar
     found.add_argument("--threads", type=int, default=0, help="of the CPU; 0: what the libraries choose")
     found.add_argument("--repeats", type=int, default=repeats, help="rounds, in which the callables take turns")
     found.add_argument("--limit", type=float, default=LIMIT, help="seconds after which no further round is begun")
+    found.add_argument(
+        "--processor-time", action="store_true", help="count seconds of the processor: for one thread on a busy machine"
+    )
     return found
 
 
-def begin(options: argparse.Namespace) -> float:
-    """Sets the number of threads of the libraries imported so far; returns when the time is over."""
+@dataclass(frozen=True)
+class Turns:
+    """How callables are timed: see ``interleaved``, whose arguments these are."""
+
+    repeats: int
+    until: float
+    device: str
+    clock: Callable[[], float]
+
+    def __call__(self, callables: Mapping[str, Callable[[], object]], *, warm_up: bool = True) -> dict[str, float]:
+        """Median seconds of each callable."""
+        return interleaved(
+            callables,
+            repeats=self.repeats,
+            until=self.until,
+            device=self.device,
+            clock=self.clock,
+            warm_up=warm_up,
+        )
+
+
+def begin(options: argparse.Namespace) -> Turns:
+    """Sets the number of threads of the libraries imported so far; the time begins."""
     if options.threads:
         torch.set_num_threads(options.threads)
         threadpool_limits(options.threads)
-    return time.monotonic() + float(options.limit)
+    return Turns(
+        repeats=1 if options.quick else options.repeats,
+        until=time.monotonic() + float(options.limit),
+        device=options.device,
+        clock=processor_seconds if options.processor_time else time.perf_counter,
+    )
+
+
+def processor_seconds() -> float:
+    """What this process, and children of its that have ended, took of the processor."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def interleaved(
@@ -93,6 +129,7 @@ def interleaved(
     repeats: int,
     until: float,
     device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
     warm_up: bool = True,
 ) -> dict[str, float]:
     """Median seconds of each callable; they take turns, so that a busy machine slows all of them.
@@ -102,6 +139,7 @@ def interleaved(
         repeats: Rounds; fewer, but one at least, where the next would not fit in the time.
         until: The end of that time, on ``time.monotonic``.
         device: Where they compute; a GPU is waited for.
+        clock: In seconds.
         warm_up: Whether each is called once before.
     """
     if warm_up:
@@ -115,10 +153,10 @@ def interleaved(
             break
         for name in list(callables)[:: 1 if number % 2 == 0 else -1]:
             synchronize(device)
-            start = time.perf_counter()
+            start = clock()
             callables[name]()
             synchronize(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
         longest = max(longest, time.monotonic() - begun)
     return {name: statistics.median(values) for name, values in seconds.items()}
 

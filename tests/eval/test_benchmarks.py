@@ -97,9 +97,8 @@ def test_interleaved__takes_turns_and_the_median(monkeypatch: pytest.MonkeyPatch
 
         return function
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    seconds = timing.interleaved({"a": named("a"), "b": named("b")}, repeats=3, until=1e9)
+    seconds = timing.interleaved({"a": named("a"), "b": named("b")}, repeats=3, until=1e9, clock=lambda: now[0])
     assert "".join(called) == "ab" + "ab" + "ba" + "ab"
     assert seconds == {"a": 2.0, "b": 4.0}
 
@@ -113,10 +112,16 @@ def test_interleaved__stops_before_the_time_is_over(until: float, rounds: int, m
         called.append(now[0])
         now[0] += 10.0
 
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     timing.interleaved({"a": ten_seconds}, repeats=5, until=until, warm_up=False)
     assert len(called) == rounds
+
+
+def test_processor_time__counts_what_was_computed_alone() -> None:
+    options = timing.parser(None).parse_args(["--processor-time", "--repeats", "1"])
+    turns = timing.begin(options)
+    seconds = turns({"sleeps": lambda: time.sleep(0.3), "works": lambda: sum(range(3_000_000))}, warm_up=False)
+    assert seconds["sleeps"] < 0.02 < seconds["works"]
 
 
 def test_memory__is_what_a_step_takes() -> None:
