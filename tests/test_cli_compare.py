@@ -63,5 +63,10 @@ def test_recipes__list_and_show_comparisons(
     _, out, _ = call(monkeypatch, capsys, "recipes", "list")
     assert "quickstart" in out
     assert "compare_quick" in out
+    assert "claims/c06" in out
     _, out, _ = call(monkeypatch, capsys, "recipes", "show", "compare_quick")
     assert "budget: {kind: cpu_seconds" in out
+    _, out, _ = call(monkeypatch, capsys, "recipes", "show", "claims/c06")
+    assert "falsified_by:" in out
+    _, out, _ = call(monkeypatch, capsys, "recipes", "show", "claims/c06", "--resolved")
+    assert "name: solvers" in out

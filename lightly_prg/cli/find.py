@@ -11,10 +11,11 @@ from lightly_prg.cli.app import HELP, app, recipes_app
 
 @recipes_app.command("list")
 def list_recipes() -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes, comparisons and claims."""
     from rich.console import Console
     from rich.table import Table
 
+    from lightly_prg.claims.recipe import parse_claim, shipped_claims
     from lightly_prg.recipe import parse_recipe, shipped_recipes
     from lightly_prg.recipe_comparison import parse_comparison, shipped_comparisons
 
@@ -25,6 +26,8 @@ def list_recipes() -> None:
     compared = Table("\nfor lightly-prg compare", "\nwhat it compares", box=None, pad_edge=False)
     for name, text in shipped_comparisons().items():
         compared.add_row(name, parse_comparison(text, origin=name).description)
+    for name, text in shipped_claims().items():
+        compared.add_row(name, f"A claim and its controls: {parse_claim(text, origin=name).title}.")
     Console().print(compared)
 
 
@@ -34,13 +37,14 @@ def show_recipe(
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
 ) -> None:
     """Print a recipe; redirect it into a file to make your own."""
+    from lightly_prg.claims.recipe import load_claim, shipped_claims
     from lightly_prg.recipe import load_recipe, shipped_recipes
     from lightly_prg.recipe_comparison import load_comparison, shipped_comparisons
 
-    comparisons = shipped_comparisons()
-    if name in comparisons:
-        typer.echo(load_comparison(name).to_yaml() if resolved else comparisons[name], nl=False)
-        return
+    for others, load in ((shipped_comparisons(), load_comparison), (shipped_claims(), load_claim)):
+        if name in others:
+            typer.echo(load(name).to_yaml() if resolved else others[name], nl=False)
+            return
     recipe = load_recipe(name)
     shipped = shipped_recipes()
     typer.echo(recipe.to_yaml() if resolved or name not in shipped else shipped[name], nl=False)
