@@ -80,9 +80,9 @@ def rows_of(
         encoder: Whose network is read.
         blocks: Names of blocks; default all (``readable_blocks``).
         sources: Some of ``SOURCES``; default all that the encoder has, or ``block`` alone where blocks are named.
-        pools: How activations are pooled; default as the encoder pools a block, else ``mean``. Where state, velocity
-            and denoised image would leave but a colour by ``mean``, they are kept whole, or as ``grid:16`` where the
-            image is larger than that.
+        pools: How they are pooled; default for activations as the encoder pools a block, else ``mean``. State, velocity
+            and denoised image have few channels, of which ``mean`` would leave but a colour: by default, and in place
+            of ``mean``, they are kept whole, or as ``grid:16`` where the image is larger than that.
 
     Raises:
         UserError: If the encoder has no such source, or an option is not allowed.
@@ -96,6 +96,7 @@ def rows_of(
             raise UserError(f"The source is {source!r}; allowed for {kind} are {', '.join(allowed)}.")
     if blocks and "block" not in sources:
         raise UserError("A block goes with the source 'block', which is not among the sources.")
+    of_images = pools if pools else ("mean",)
     if not pools:
         of_block = not isinstance(encoder, PRGEncoder) or encoder.feature.source == "block"
         pools = (encoder.feature.pool if of_block else "mean",)
@@ -112,7 +113,7 @@ def rows_of(
         elif source == "output":
             rows += [Row("output", None, pool) for pool in pools]
         else:
-            rows += [Row(source, None, whole if pool == "mean" else pool) for pool in pools]  # type: ignore[arg-type]
+            rows += [Row(source, None, whole if pool == "mean" else pool) for pool in of_images]  # type: ignore[arg-type]
     return tuple(dict.fromkeys(rows))
 
 

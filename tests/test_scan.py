@@ -23,9 +23,10 @@ from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.features import PRGEncoder
 from lightly_prg.image_set import ImageSet
+from lightly_prg.models import UNet
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.plot_scan import plot_scan
-from lightly_prg.recipe import parse_recipe
+from lightly_prg.recipe import FeatureSpec, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
 from lightly_prg.scan_features import groups_of, images_of, rows_of
@@ -348,6 +349,13 @@ def test_rows__of_an_image_are_never_one_colour() -> None:
     assert rows_of(large, pools=("mean",))[0] == Row("state", pool="grid:16")
     assert rows_of(large, pools=("grid:2",))[0] == Row("state", pool="grid:2")
     assert [row.source for row in rows_of(large)] == ["state", "velocity", "denoised"]  # a function has no blocks
+    of_block = PRGEncoder(
+        UNet(image_size=8, in_channels=1, channels=32, multipliers=(1,), blocks=1, attention=()),
+        feature=FeatureSpec(source="block", block="middle", pool="grid:2"),
+        input_shape=(1, 8, 8),
+    )
+    by_source = {row.source: row.pool for row in rows_of(of_block)}
+    assert by_source == {"state": "flatten", "velocity": "flatten", "denoised": "flatten", "block": "grid:2"}
     network = NetworkEncoder(torch.nn.Conv2d(1, 2, 3), input_shape=(1, 8, 8))
     assert rows_of(network) == (Row("output"),)
 
