@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lightly_prg.activations import hooked_output
 from lightly_prg.errors import UserError
 from lightly_prg.models.pretrained_network import build_pretrained
+from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import AuxiliaryRecipe
 
 
@@ -31,32 +32,23 @@ class Teacher:
 
     def __init__(self, settings: AuxiliaryRecipe, input_shape: tuple[int, ...]) -> None:
         assert settings.teacher is not None
-        self.source, self.block, self.resize = settings.teacher, settings.teacher_block, settings.teacher_resize
-        size = self.resize if self.resize is not None else input_shape[-1]
-        if self.source.startswith(("timm:", "torchvision:")):
-            found = build_pretrained(self.source, weights=settings.teacher_weights, image_size=size)
-            network, mean, std, channels = found.network, list(found.mean), list(found.std), 3
-        else:
-            network, mean, std, channels = _from_run(self.source)
-        self.network = network.eval().requires_grad_(False)
-        self.channels = channels
-        self.mean, self.std = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+        self.source, self.block = settings.teacher, settings.teacher_block
+        self.encoder = _encoder_of(settings, input_shape).eval().requires_grad_(False)
         with torch.no_grad():
             self.dimension = self(torch.zeros(1, *input_shape)).shape[1]
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Features ``(B, D, h, w)`` of images ``(B, C, H, W)`` in [0, 1]."""
-        self.network.to(images.device)
-        x = images.expand(-1, self.channels, -1, -1) if images.shape[1] == 1 else images
-        x = (x - self.mean.to(x)) / self.std.to(x)
-        if self.resize is not None and x.shape[-1] != self.resize:
-            x = F.interpolate(x, size=(self.resize, self.resize), mode="bicubic", antialias=True)
+        encoder = self.encoder.to(images.device)
+        if images.shape[1] == 1:
+            images = images.expand(-1, encoder.input_shape[0], -1, -1)
+        x = encoder.resized(encoder.normalize(images))
         if self.block is not None:
-            return self._as_grid(hooked_output(self.network, self.block, x))
-        if not hasattr(self.network, "forward_features"):
+            return self._as_grid(hooked_output(encoder.network, self.block, x))
+        if not hasattr(encoder.network, "forward_features"):
             raise UserError(f"{self.source} has no forward_features; name a block with auxiliary.teacher_block.")
-        network: Any = self.network
+        network: Any = encoder.network
         return self._as_grid(network.forward_features(x))
 
     def _as_grid(self, features: Tensor) -> Tensor:
@@ -107,13 +99,20 @@ class Alignment(nn.Module):
         return -F.cosine_similarity(projected, target.float(), dim=1).mean()
 
 
-def _from_run(source: str) -> tuple[nn.Module, list[float], list[float], int]:
-    from lightly_prg.network_encoder import NetworkEncoder
+def _encoder_of(settings: AuxiliaryRecipe, input_shape: tuple[int, ...]) -> NetworkEncoder:
     from lightly_prg.run import load  # stands above the methods
 
+    source, resize = str(settings.teacher), settings.teacher_resize
+    if source.startswith(("timm:", "torchvision:")):
+        size = resize if resize is not None else input_shape[-1]
+        found = build_pretrained(source, weights=settings.teacher_weights, image_size=size)
+        shape = (3, *input_shape[1:])
+        return NetworkEncoder(found.network, input_shape=shape, mean=found.mean, std=found.std, resize=resize)
     if not Path(source).is_dir():
         raise UserError(f"auxiliary.teacher is {source!r}; allowed are timm:NAME, torchvision:NAME and a run folder.")
     encoder = load(source)
     if not isinstance(encoder, NetworkEncoder):
         raise UserError(f"{source} holds a flow; a teacher is a network that is run once, such as SimCLR's or MAE's.")
-    return encoder.network, encoder.mean.flatten().tolist(), encoder.std.flatten().tolist(), encoder.input_shape[0]
+    if resize is not None:
+        encoder.resize = resize
+    return encoder
