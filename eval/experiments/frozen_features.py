@@ -3,8 +3,9 @@
     python eval/experiments/frozen_features.py runs/a runs/b runs/c --out eval/results/frozen_features
 
 For every run, the block and tau are chosen on validation images (``lightly_prg.scan``). Then everything is judged once
-on test images: k-NN (k = 20) and linear probe, on the same stratified draw of training images. A cell that is there is
-not computed again. The summary takes mean and standard deviation over the runs of each data set; states.png draws it.
+on test images: k-NN (k = 20), the same on standardised and on whitened features, and linear probe, on the same
+stratified draw of training images. A run that is there is not computed again. The summary takes mean and standard
+deviation over the runs of each data set; states.png draws it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightly_prg.console import Console
-from lightly_prg.eval import Embeddings, embed
+from lightly_prg.eval import Embeddings, embed, evaluate_knn
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.files import write_json, write_text
@@ -34,6 +35,12 @@ from lightly_prg.scan_scores import ScannedCell
 
 TAUS = tuple(tenth / 10 for tenth in range(11))
 SEVERAL = (0.0, 0.1, 0.2, 0.4)
+COLUMNS = {
+    "knn": "k-NN",
+    "knn_standardise": "k-NN, standardised",
+    "knn_whiten": "k-NN, whitened",
+    "linear": "linear probe",
+}
 CONTROLS: tuple[EncoderName, ...] = ("raw_pixels", "pca")
 
 
@@ -65,7 +72,11 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     rows = []
     images = ScanImages(bank, judged, "test")
     for name, feature, train, test in _features(evaluation, chosen, images, options.steps):
-        rows.append({"row": name, "feature": feature, **judge_frozen(evaluation, train, test)})
+        judged_so = judge_frozen(evaluation, train, test)
+        classes = evaluation.splits.train.num_classes
+        for kind in ("standardise", "whiten"):
+            judged_so[f"knn_{kind}"] = evaluate_knn(train, test, num_classes=classes, transform=kind).top1
+        rows.append({"row": name, "feature": feature, **judged_so})
         evaluation.console.say(f"{name}: k-NN {rows[-1]['knn']:.1f}, linear {rows[-1]['linear']:.1f}")
     return {
         "run": folder.name,
@@ -127,13 +138,13 @@ def summarise(out: Path, command: str) -> None:
             f"Seeds {seeds}; {results[0]['num_train']} training and {results[0]['num_test']} test images; mean ± "
             "standard deviation over the seeds.",
             "",
-            "| feature | k-NN | linear | dim | NFE |",
-            "|---|---|---|---|---|",
+            f"| feature | {' | '.join(COLUMNS.values())} | dim | NFE |",
+            "|---" * (len(COLUMNS) + 3) + "|",
         ]
         for (name, row), found in cells.items():
             if name == data:
-                knn, linear = (_spread([cell[key] for cell in found]) for key in ("knn", "linear"))
-                lines.append(f"| {row} | {knn} | {linear} | {found[0]['embedding_dim']} | {found[0]['nfe']:g} |")
+                scores = " | ".join(_spread([cell[key] for cell in found]) for key in COLUMNS)
+                lines.append(f"| {row} | {scores} | {found[0]['embedding_dim']} | {found[0]['nfe']:g} |")
         lines.append("")
     write_text(out / "summary.md", "\n".join(lines))
     plot_states(cells, list(about), out / "states.png")
@@ -147,13 +158,14 @@ def plot_states(cells: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]], se
         sets: The data sets, a line of panels for each.
         path: Where to write the PNG.
     """
+    shown = {key: title for key, title in COLUMNS.items() if key != "knn_standardise"}
     lines = ("raw_pixels", "pca", "best block", "best block, noised image", "best block, random network")
 
     def draw(theme: Theme) -> Figure:
-        figure = new_figure(900, 60 + 300 * len(sets))
-        grid = figure.add_gridspec(len(sets), 2)
+        figure = new_figure(1100, 60 + 300 * len(sets))
+        grid = figure.add_gridspec(len(sets), len(shown))
         for line, data in enumerate(sets):
-            for column, (key, title) in enumerate((("knn", "k-NN"), ("linear", "linear probe"))):
+            for column, (key, title) in enumerate(shown.items()):
                 axes = new_axes(figure, theme, grid[line, column])
                 states = [[cell[key] for cell in cells[data, f"state, tau {tau:g}"]] for tau in TAUS]
                 middles = [mean(values) for values in states]
