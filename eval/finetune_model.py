@@ -94,10 +94,15 @@ def trained_blocks(encoder: nn.Module, mode: str, blocks: Sequence[str]) -> tupl
     known = _names(encoder)
     if not blocks:
         raise UserError(f"The mode 'partial' trains blocks that are named; {_proposal(encoder, known, '')}.")
-    for block in blocks:
-        if block not in known:
-            raise UserError(f"The encoder has no parameters in {block!r}; {_proposal(encoder, known, block)}.")
-    return tuple(blocks)
+    return tuple(_found(encoder, known, block) for block in blocks)
+
+
+def _found(encoder: nn.Module, known: Sequence[str], block: str) -> str:
+    """The block by the encoder's name for it, or by its network's own, as recipes and scans have it."""
+    inside = [f"{child}.{block}" for child, _ in encoder.named_children() if f"{child}.{block}" in known]
+    if block not in known and len(inside) != 1:
+        raise UserError(f"The encoder has no parameters in {block!r}; {_proposal(encoder, known, block)}.")
+    return block if block in known else inside[0]
 
 
 def _names(encoder: nn.Module) -> list[str]:

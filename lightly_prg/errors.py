@@ -9,3 +9,7 @@ class UserError(ValueError):
     The message is one clear sentence that names what was given and what is allowed. Commands print it without a
     traceback and exit with code 2; from Python it is an ordinary ``ValueError``.
     """
+
+
+class MissingImages(UserError):
+    """The images of a data set are not where the recipe says."""

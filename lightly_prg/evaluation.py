@@ -29,9 +29,10 @@ from lightly_prg.eval import (
     result_to_dict,
     write_report,
 )
+from lightly_prg.eval.device import resolve_device
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
-from lightly_prg.hardware import decoding_workers, pick_device, pick_precision
+from lightly_prg.hardware import decoding_workers, pick_precision
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.methods import build_encoder
 from lightly_prg.models import redraw_zero_weights
@@ -63,7 +64,7 @@ class Evaluation:
         device: ``auto``, ``cuda``, ``mps`` or ``cpu``.
 
     Raises:
-        UserError: If the run is not trained or its data are not there.
+        UserError: If the run is not trained or its data are not there, or there is no such device.
     """
 
     run: Run
@@ -72,6 +73,9 @@ class Evaluation:
     console: Console = field(default_factory=lambda: Console(quiet=True))
     trust: bool = False
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        resolve_device(self.device)  # before cached embeddings make it seem that there is one
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class Evaluation:
     @cached_property
     def target(self) -> torch.device:
         """Where everything is computed."""
-        return pick_device(self.device)
+        return resolve_device(self.device)
 
     @cached_property
     def trained(self) -> PRGEncoder | NetworkEncoder:
@@ -275,6 +279,10 @@ class Evaluation:
 
     def _bank(self, name: EncoderName, split: str) -> Embeddings:
         """What images are looked up in: those of training and, where test images are judged, of validation."""
+        if split == "train":
+            raise UserError(
+                "Every training image would find itself among the training images: take validation or test."
+            )
         bank = self.embeddings(name, "train")
         if split == "test" and len(self.splits.validation):
             bank = concatenate(bank, self.embeddings(name, "validation"))

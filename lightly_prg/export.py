@@ -44,7 +44,7 @@ def _write_parquet(path: Path, embeddings: Embeddings, class_names: Sequence[str
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise UserError("Parquet needs pyarrow: pip install 'lightly-prg[parquet]', or write .npz.") from None
+        raise UserError("Parquet needs pyarrow: pip install pyarrow, or write .npz.") from None
     dimension = embeddings.features.shape[1]
     flat = pa.array(np.ascontiguousarray(embeddings.features).reshape(-1))
     table = pa.table(

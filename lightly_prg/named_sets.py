@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightly_prg.errors import UserError
+from lightly_prg.errors import MissingImages
 from lightly_prg.image_set import ImageSet
 from lightly_prg.images import fit_tensor
 
@@ -64,7 +64,7 @@ def load_named_set(
         channels: 1 or 3.
 
     Raises:
-        UserError: If the files are missing or cannot be read.
+        MissingImages: If the files are missing or cannot be read.
     """
     named = NAMED_SETS[name]
 
@@ -128,7 +128,7 @@ def _open(name: str, *, root: str, download: bool, train: bool) -> Any:
         else:
             advice = "set data.root=... to the folder above it, or data.download=true to fetch it"
         reason = " ".join(str(error).split())
-        raise UserError(f"Cannot read {name} from {folder}: {advice} ({reason}).") from error
+        raise MissingImages(f"Cannot read {name} from {folder}: {advice} ({reason}).") from error
 
 
 def _stacked(data: Any) -> Tensor:

@@ -101,7 +101,7 @@ def _project(features: Array, method: str, seed: int) -> tuple[Array, str]:
         try:
             from umap import UMAP
         except ImportError:
-            raise UserError("A UMAP map needs umap-learn: pip install 'lightly-prg[umap]'.") from None
+            raise UserError("A UMAP map needs umap-learn: pip install umap-learn.") from None
     count = len(features)
     # Squares of very large or very small features would leave the range of floats.
     features = features / (np.abs(features).max(initial=0.0) or 1.0)

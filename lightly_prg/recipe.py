@@ -388,8 +388,8 @@ def _explain(detail: Any, raw: dict[str, Any], root: type[BaseModel]) -> str:
         known = _keys_at(location[:-1], raw, root)
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
         hint = f"; did you mean {'.'.join((*location[:-1], close[0]))!r}?" if close else "."
-        where = ".".join(location[:-1]) or "the top"
-        return f"unknown key {key!r} (given: {given!r}){hint} Known under {where}: {', '.join(known)}"
+        where = f"under {'.'.join(location[:-1])}" if location[:-1] else "here"
+        return f"unknown key {key!r} (given: {given!r}){hint} Known {where}: {', '.join(known)}"
     if kind == "missing":
         return f"the key {key!r} is missing"
     if kind == "union_tag_not_found":

@@ -172,9 +172,10 @@ def _check_folder(run: Run, recipe: Recipe, *, resume: bool, overwrite: bool) ->
             )
     elif run.is_taken() and not overwrite:
         state = "a finished run" if run.is_trained else "a run that is not finished"
+        trained_here = not isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
+        ways = "Continue it with --resume, replace it" if trained_here else "Replace it"
         raise UserError(
-            f"{run.folder} already holds {state}. Continue it with --resume, replace it with --overwrite, or "
-            "choose another folder with --out."
+            f"{run.folder} already holds {state}. {ways} with --overwrite, or choose another folder with --out."
         )
     if shutil.disk_usage(_existing(run.folder)).free < 64 * 2**20:
         raise UserError(f"There is less than 64 MiB of free disk space for {run.folder}.")

@@ -170,6 +170,7 @@ class TestTrain:
         (("train", "quickstart", "data.train_size=100000"), "100000"),
         (("train", "quickstart", "init_from=runs/none"), "runs/none"),
         (("train", "quickstart", "--resume"), "nothing to resume"),
+        (("train", "quickstart", "method.feature.block=midle", "--dry-run"), "midle"),
         (("knn", "runs/none"), "no run folder runs/none"),
         (("linear", "."), "not a run folder"),
         (("embed", "runs/none"), "no run folder"),
@@ -238,6 +239,32 @@ class TestRunCommands:
         code, _, err = call(monkeypatch, capsys, "embed", str(finished[0]), "--out", str(tmp_path / "e.txt"))
         assert code == 2
         assert ".npz or .parquet" in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (("sample", "RUN", "--solver", "eular"), "eular"),
+            (("trajectory", "RUN", "--solver", "eular"), "allowed are euler"),
+            (("likelihood", "RUN", "--solver", "eular"), "reversible_midpoint"),
+            (("frechet", "RUN", "--judge", "RUN", "--solver", "eular"), "ddim"),
+            (("knn", "RUN", "--device", "tpu"), "'tpu'"),
+            (("knn", "RUN", "--split", "train"), "find itself"),
+        ],
+    )
+    def test_mistaken_option__is_told_and_changes_nothing(
+        self,
+        finished: tuple[Path, str],
+        arguments: tuple[str, ...],
+        told: str,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        before = {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")}
+        code, _, err = call(monkeypatch, capsys, *(str(finished[0]) if part == "RUN" else part for part in arguments))
+        assert code == 2
+        assert told in err
+        assert "Traceback" not in err
+        assert {path: path.stat().st_mtime_ns for path in finished[0].rglob("*")} == before
 
     def test_sample_and_trajectory__draw(
         self, finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -236,7 +236,7 @@ class TestSettings:
         ("override", "message"),
         [
             ("lora.rnk=4", r"unknown key 'lora\.rnk'.*did you mean 'lora\.rank'"),
-            ("epoch=4", r"unknown key 'epoch'.*did you mean 'epochs'.*Known under the top: mode"),
+            ("epoch=4", r"unknown key 'epoch'.*did you mean 'epochs'.*Known here: mode"),
             ("mode=laura", "allowed are 'head', 'partial', 'lora' or 'full'"),
             ("ema_decay=1", "ema_decay is 1"),
             ("epochs", "is not an override"),

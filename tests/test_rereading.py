@@ -106,7 +106,7 @@ def test_network__has_no_solver() -> None:
     encoder = NetworkEncoder(nn.Conv2d(1, 4, 3), input_shape=(1, 8, 8))
     with pytest.raises(UserError, match="no ODE"):
         reread(encoder, ode={"steps": 2})
-    with pytest.raises(UserError, match="Known under the top: block, pool"):
+    with pytest.raises(UserError, match="Known here: block, pool"):
         reread(encoder, feature={"tau": 0.5})
 
 

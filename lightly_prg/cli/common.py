@@ -20,7 +20,12 @@ TrustOption = Annotated[
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, pca, random_network.")]
-SolverOption = Annotated[str, typer.Option("--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ...")]
+SolverOption = Annotated[
+    str,
+    typer.Option(
+        "--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ddim; or reversible_midpoint and its like."
+    ),
+]
 
 
 def refuse(wrong: bool, sentence: str) -> None:
@@ -38,6 +43,15 @@ def encoder_name(name: str) -> Any:
 
     if name not in ENCODERS:
         raise UserError(f"There is no encoder {name!r}; allowed are {', '.join(ENCODERS)}.")
+    return name
+
+
+def solver_name(name: str) -> str:
+    """The name of a solver, checked."""
+    from lightly_prg.flow import REVERSIBLE_SOLVERS, SOLVERS
+
+    known = (*SOLVERS, *REVERSIBLE_SOLVERS, "ddim")
+    refuse(name not in known, f"There is no solver {name!r}; allowed are {', '.join(known)}.")
     return name
 
 

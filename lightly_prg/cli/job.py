@@ -192,12 +192,12 @@ def _print_estimate(recipe: Any, *, trust: bool) -> None:
 
 
 def _print_forecast(recipe: Any, info: Any, cost: Any, *, trust: bool) -> None:
-    from lightly_prg.errors import UserError
+    from lightly_prg.errors import MissingImages
     from lightly_prg.forecast import forecast
 
     try:
         found = forecast(recipe, info, cost, trust=trust)
-    except UserError as error:
+    except MissingImages as error:
         typer.echo(f"time                not measured. {error}")
         return
     sizes = " and ".join(map(str, found.batches))

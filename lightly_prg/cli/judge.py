@@ -233,7 +233,7 @@ def finetune(
     scratch: Annotated[
         bool, typer.Option("--scratch", help="The same network from random weights: the supervised control.")
     ] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="The new run. Default: RUN-finetuned.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Default: RUN-finetuned, or RUN-scratch.")] = None,
     overwrite: OverwriteOption = False,
     split: SplitOption = None,
     root: RootOption = None,

@@ -16,6 +16,7 @@ from lightly_prg.cli.common import (
     TrustOption,
     evaluation_of,
     print_results,
+    solver_name,
 )
 
 
@@ -31,7 +32,7 @@ def sample(
 ) -> None:
     """Generate images: integrate from noise to data and draw figures/samples.png."""
     evaluation = evaluation_of(run, device=device, trust=trust)
-    evaluation.console.say(str(evaluation.samples(count, steps=steps, solver=solver, seed=seed)))
+    evaluation.console.say(str(evaluation.samples(count, steps=steps, solver=solver_name(solver), seed=seed)))
 
 
 @app.command(rich_help_panel=RUN)
@@ -47,7 +48,7 @@ def trajectory(
 ) -> None:
     """Carry one image to noise and back; draw figures/trajectory.png and print the round-trip error."""
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
-    path, error = evaluation.trajectory(index, split=split, steps=steps, solver=solver)
+    path, error = evaluation.trajectory(index, split=split, steps=steps, solver=solver_name(solver))
     evaluation.console.say(f"{path}: round-trip error {error:.2e} (root mean square, images in [0, 1])")
 
 

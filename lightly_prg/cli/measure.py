@@ -16,6 +16,7 @@ from lightly_prg.cli.common import (
     SplitOption,
     TrustOption,
     evaluation_of,
+    solver_name,
 )
 
 
@@ -57,7 +58,13 @@ def likelihood(
     from lightly_prg.measurements.of_run import measure_likelihood
 
     result = measure_likelihood(
-        evaluation, split=split, max_images=max_images, steps=steps, solver=solver, probes=probes, exact=exact
+        evaluation,
+        split=split,
+        max_images=max_images,
+        steps=steps,
+        solver=solver_name(solver),
+        probes=probes,
+        exact=exact,
     )
     errors = [
         f"{result[key]:.2g} {words}"
@@ -135,7 +142,7 @@ def frechet(
     from lightly_prg.measurements.sample_distance import measure_sample_distance
 
     result = measure_sample_distance(
-        evaluation, judge, count=count, steps=steps, solver=solver, split=split, trust=trust
+        evaluation, judge, count=count, steps=steps, solver=solver_name(solver), split=split, trust=trust
     )
     evaluation.console.say(
         f"Fréchet distance {result['distance']:.2f}; real {result['split']} images {result['floor']:.2f} "

@@ -201,9 +201,7 @@ def _diffusers() -> Any:
     try:
         return importlib.import_module("diffusers")
     except ImportError:
-        raise UserError(
-            "Generators of diffusers need the package diffusers: pip install 'lightly-prg[diffusers]'."
-        ) from None
+        raise UserError("Generators of diffusers need the package diffusers: pip install diffusers.") from None
 
 
 def _first_line(error: Exception) -> str:

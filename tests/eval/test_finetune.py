@@ -97,6 +97,7 @@ LAST = {"network.layers.1.weight", "network.layers.1.bias"}
         ({"mode": "head"}, set()),
         ({"mode": "partial", "blocks": ["network.layers.1"]}, LAST),
         ({"mode": "partial", "blocks": ("network.layers.0",)}, NORM | BUFFERS),
+        ({"mode": "partial", "blocks": ("layers.1",)}, LAST),  # the network's own name for it
         ({"mode": "partial", "blocks": ["network.layers.1.bias"]}, {"network.layers.1.bias"}),
         ({"mode": "full"}, LAST | NORM | BUFFERS | {"network.stem.weight"}),
     ],
@@ -114,7 +115,7 @@ def test_mode__trains_exactly_that(options: dict[str, Any], expected: set[str]) 
     unused = 1 if options["mode"] == "full" else 0
     of_head = sum(p.numel() for p in model.head.parameters())
     assert result.trainable_parameters == sum(p.numel() for p in trained.values()) + unused + of_head
-    assert result.blocks == tuple(options.get("blocks", ()))
+    assert result.blocks == tuple(f"network.{name.removeprefix('network.')}" for name in options.get("blocks", ()))
     assert not model.training
 
 
