@@ -219,6 +219,20 @@ def shipped_comparisons() -> dict[str, str]:
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
 
 
+def is_comparison(source: str) -> bool:
+    """Whether a name or path is that of a comparison: a shipped one, or a file or folder that holds one."""
+    path = Path(source)
+    if path.is_dir():
+        return (path / "comparison.yaml").is_file()
+    if not path.is_file():
+        return source in shipped_comparisons()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "methods" in content
+
+
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> ComparisonRecipe:
     """Reads a comparison recipe by path or shipped name and applies ``key.sub=value`` overrides.
 

@@ -58,7 +58,7 @@ def test_mistakes__end_in_one_sentence(
 
 
 def test_recipes__list_and_show_comparisons(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     _, out, _ = call(monkeypatch, capsys, "recipes", "list")
     assert "quickstart" in out
@@ -68,5 +68,14 @@ def test_recipes__list_and_show_comparisons(
     assert "budget: {kind: cpu_seconds" in out
     _, out, _ = call(monkeypatch, capsys, "recipes", "show", "claims/c06")
     assert "falsified_by:" in out
+    for name, word in (("compare_quick", "methods:"), ("claims/c06", "margin:"), ("quickstart", "method:")):
+        file = tmp_path / "own.yaml"
+        file.write_text(call(monkeypatch, capsys, "recipes", "show", name)[1])
+        code, out, _ = call(monkeypatch, capsys, "recipes", "show", str(file))
+        assert code == 0
+        assert word in out
+    code, _, err = call(monkeypatch, capsys, "recipes", "show", "compare_quik")
+    assert code == 2
+    assert "did you mean 'compare_quick'" in err
     _, out, _ = call(monkeypatch, capsys, "recipes", "show", "claims/c06", "--resolved")
     assert "name: solvers" in out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lightly_prg.cli.app import HELP, app, recipes_app
+from lightly_prg.cli.common import refuse
 
 
 @recipes_app.command("list")
@@ -33,20 +35,22 @@ def list_recipes() -> None:
 
 @recipes_app.command("show")
 def show_recipe(
-    name: Annotated[str, typer.Argument(help="A shipped recipe, or a file.")],
+    name: Annotated[str, typer.Argument(help="A shipped recipe, comparison or claim, or a file of one.")],
     resolved: Annotated[bool, typer.Option("--resolved", help="With every default filled in.")] = False,
 ) -> None:
     """Print a recipe; redirect it into a file to make your own."""
-    from lightly_prg.claims.recipe import load_claim, shipped_claims
-    from lightly_prg.recipe import load_recipe, shipped_recipes
-    from lightly_prg.recipe_comparison import load_comparison, shipped_comparisons
+    from lightly_prg.claims.recipe import is_claim, load_claim, shipped_claims
+    from lightly_prg.recipe import load_recipe, nearest, shipped_recipes
+    from lightly_prg.recipe_comparison import is_comparison, load_comparison, shipped_comparisons
 
-    for others, load in ((shipped_comparisons(), load_comparison), (shipped_claims(), load_claim)):
-        if name in others:
-            typer.echo(load(name).to_yaml() if resolved else others[name], nl=False)
-            return
-    recipe = load_recipe(name)
-    shipped = shipped_recipes()
+    shipped = {**shipped_recipes(), **shipped_comparisons(), **shipped_claims()}
+    refuse(
+        name not in shipped and not Path(name).exists(),
+        f"There is no recipe {name!r}: no such file, and none shipped of that name{nearest(name, shipped) or '.'} "
+        f"Shipped are {', '.join(shipped)}.",
+    )
+    load = load_claim if is_claim(name) else load_comparison if is_comparison(name) else load_recipe
+    recipe = load(name)
     typer.echo(recipe.to_yaml() if resolved or name not in shipped else shipped[name], nl=False)
 
 
