@@ -28,6 +28,7 @@ from lightly_prg.recipe import (
     nearest,
 )
 from lightly_prg.recipe_section import Integer, Number, Positive, Section
+from lightly_prg.run import Run
 
 # What a fine-tuning may have of its own in a method; all else is the comparison's.
 _FINETUNE_KEYS = ("feature", "ode", "blocks", "beta")
@@ -185,6 +186,14 @@ class ComparisonRecipe(Section):
             UserError: If the method's recipe or an override is wrong.
         """
         settings = self.evaluators.settings(self.split, self.batch_size)
+        path = Path(method.recipe)
+        run = Run(path.parent if path.name == "recipe.yaml" else path)
+        if run.recipe_file.is_file() and run.is_finetuned:
+            raise UserError(
+                f"Method {method.label!r}: {run.folder} is a fine-tuned run, and a comparison trains without labels "
+                "before it fine-tunes: name the run that was fine-tuned and ask for evaluators.finetune, or compare "
+                "finished runs with `lightly-prg compare RUN RUN`."
+            )
         try:
             recipe = load_recipe(method.recipe, (*self.overrides, *method.overrides))
         except UserError as error:
