@@ -39,8 +39,8 @@ class MethodEntry(Section):
 
     Attributes:
         label: Its name in tables and figures.
-        recipe: A recipe by name or path, or a run folder: a run of the same recipe serves for its seed and is not
-            trained again.
+        recipe: A recipe by name or path, or the folder of a run that was not fine-tuned: a run of the same recipe serves
+            for its seed and is not trained again.
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
             ``beta``.
@@ -94,7 +94,8 @@ class EvaluatorsRecipe(Section):
     few_shot: FewShotRecipe | None = FewShotRecipe()
     finetune: FinetuneRecipe | None = None
     robustness: RobustnessRecipe | None = None
-    common_dimension: Positive | Literal["auto"] | None = "auto"  # after PCA; auto: the smallest of all
+    # After PCA; auto: the smallest of all encoders that the training images span.
+    common_dimension: Positive | Literal["auto"] | None = "auto"
 
     @model_validator(mode="after")
     def _robustness_has_its_model(self) -> EvaluatorsRecipe:
