@@ -39,8 +39,8 @@ class MethodEntry(Section):
 
     Attributes:
         label: Its name in tables and figures.
-        recipe: A recipe by name or path, or the folder of a run that was not fine-tuned: a run of the same recipe serves
-            for its seed and is not trained again.
+        recipe: A recipe by name or path, or the folder of a run that was not fine-tuned: a run of the same recipe
+            serves for its seed and is not trained again.
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
             ``beta``.

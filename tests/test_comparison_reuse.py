@@ -20,6 +20,7 @@ from lightly_prg.comparison_runs import _cells_of
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
+from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import read_json
 from lightly_prg.image_set import ImageSet
 from lightly_prg.methods.method import Method
@@ -114,13 +115,13 @@ class TestResults:
 
     def test_network_trained_anew__is_judged_anew(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
-        whole = judging.Evaluation.knn
+        whole = Evaluation.knn
 
         def counted(self: Any, *arguments: Any, **options: Any) -> Any:
             asked.append(self.run.folder.name)
             return whole(self, *arguments, **options)
 
-        monkeypatch.setattr(judging.Evaluation, "knn", counted)
+        monkeypatch.setattr(Evaluation, "knn", counted)
         splits = halves(8)
         runs = [
             export(tmp_path / name, f"name={name}", f"train.lr={rate}", splits=splits)
