@@ -22,9 +22,10 @@ from typing import Any
 from lightly_prg.comparable import check_comparable
 from lightly_prg.comparison_budget import StepCost, budgeted, describe_cost, is_trained_here, step_cost, stored_cost
 from lightly_prg.comparison_cells import Cell, check_run, trained
+from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_runs import compare_runs
-from lightly_prg.comparison_work import Images, Work, check_folder
+from lightly_prg.comparison_work import Work, check_folder
 from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits, describe_data
 from lightly_prg.files import read_json, write_json, write_text
@@ -75,15 +76,16 @@ def compare(
             for seed in recipe.seeds
             for method in recipe.methods
         ]
+        images = Images(data, console)
         for cell in cells:
-            check_run(cell, scanned=recipe.scan)
+            check_run(cell, scanned=recipe.scan, images=images)
         write_text(folder / "comparison.yaml", recipe.to_yaml())
         work = Work(
             folder=folder,
             judge=Judge(
                 recipe.evaluators,
                 recipe.evaluators.settings(recipe.split, recipe.batch_size),
-                Images(data, console).of,
+                images,
                 trust,
                 console,
             ),
@@ -100,7 +102,9 @@ def compare(
                 "scan": recipe.scan,
                 "may_differ": list(recipe.may_differ),
             },
-            train=lambda cell: trained(cell, scanned=recipe.scan, data=data, trust=trust, console=console),
+            train=lambda cell: trained(
+                cell, scanned=recipe.scan, data=data, trust=trust, console=console, images=images
+            ),
             scanned=recipe.scan,
         )
         return work.do(cells)
@@ -161,9 +165,11 @@ def _cell(
     data: Splits | None,
 ) -> Cell:
     recipe = comparison.recipe_of(method, seed)
+    starts_from = None
     if method.start_from is not None:
         first = next(other for other in comparison.methods if other.label == method.start_from)
-        recipe = recipe.model_copy(update={"init_from": str(folder / "runs" / f"{first.slug}-seed{seed}")})
+        starts_from = f"{first.slug}-seed{seed}"
+        recipe = recipe.model_copy(update={"init_from": str(folder / "runs" / starts_from)})
     if cost is not None:
         assert isinstance(comparison.budget, BudgetRecipe)
         budget = comparison.budget.model_copy(update={"amount": method.share * comparison.budget.amount})
@@ -178,6 +184,7 @@ def _cell(
         folder=folder / "runs" / key,
         source=source.folder if source.recipe_file.is_file() and source.is_trained else None,
         finetune=comparison.finetune_of(method),
+        starts_from=starts_from,
     )
 
 

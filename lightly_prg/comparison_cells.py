@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
+from lightly_prg.comparison_images import Images
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
@@ -30,6 +33,7 @@ class Cell:
         folder: The run.
         source: A finished run that may serve in its place; None to train.
         finetune: How this method is fine-tuned, if at all.
+        starts_from: The key of the cell beside it whose weights it starts from.
     """
 
     label: str
@@ -39,9 +43,18 @@ class Cell:
     folder: Path
     source: Path | None = None
     finetune: FinetuneRecipe | None = None
+    starts_from: str | None = None
 
 
-def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, console: Console) -> Run:
+def trained(
+    cell: Cell,
+    *,
+    scanned: bool,
+    data: Splits | None,
+    trust: bool,
+    console: Console,
+    images: Images | None = None,
+) -> Run:
     """The run of a cell: the one that is there, continued if it was cut off, or a new one.
 
     Args:
@@ -50,30 +63,49 @@ def trained(cell: Cell, *, scanned: bool, data: Splits | None, trust: bool, cons
         data: The images, where they are not the recipe's.
         trust: Whether the recipe's code may run.
         console: Where progress is shown.
+        images: Gives the images of a recipe, to tell whether a run was trained on those that a folder holds now;
+            None to go by the path of the folder.
 
     Raises:
-        UserError: If the folder holds a run of another recipe, or training fails.
+        UserError: If the folder holds a run of another recipe or of other images, or training fails.
     """
     run = Run(cell.folder)
-    check_run(cell, scanned=scanned)
+    check_run(cell, scanned=scanned, images=images)
     if run.folder.exists() and not run.recipe_file.is_file():
         with run.lock():
             run.clear()  # what was being written when the process was killed
     if run.is_trained:
+        if _has_other_images(run, cell.recipe, images):
+            raise UserError(
+                f"{run.folder} was trained on other images than {cell.recipe.data.root} holds now. "
+                "Choose another folder with --out, or remove that run."
+            )
         console.say("  trained already")
         return run
-    if cell.source is not None and first_difference(Run(cell.source).recipe, cell.recipe, scanned=scanned) is None:
-        _take_over(Run(cell.source), run)
-        console.say(f"  taken from {cell.source}")
-        return Run(cell.folder)
-    console.say(f"  training in {run.folder}")
+    if cell.source is not None:
+        source = Run(cell.source)
+        if first_difference(_rooted(source, cell.recipe, images), cell.recipe, scanned=scanned) is None:
+            if not _has_other_images(source, cell.recipe, images):
+                _take_over(source, run)
+                console.say(f"  taken from {escape(str(cell.source))}")
+                return Run(cell.folder)
+            console.say(f"  {escape(str(cell.source))} is not taken: it was trained on other images")
+    console.say(f"  training in {escape(str(run.folder))}")
     begun = run.recipe_file.is_file()
     # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
     recipe = run.recipe if begun else cell.recipe
-    return train(recipe, out=cell.folder, data=data, resume=begun, trust=trust, console=console)
+    return train(
+        recipe,
+        out=cell.folder,
+        data=data,
+        resume=begun,
+        trust=trust,
+        console=console,
+        init_from=cell.recipe.init_from,
+    )
 
 
-def check_run(cell: Cell, *, scanned: bool) -> None:
+def check_run(cell: Cell, *, scanned: bool, images: Images | None = None) -> None:
     """Refuses a run in the place of the cell that was made from another recipe.
 
     Raises:
@@ -82,7 +114,12 @@ def check_run(cell: Cell, *, scanned: bool) -> None:
     run = Run(cell.folder)
     if not run.recipe_file.is_file():
         return
-    difference = first_difference(run.recipe, cell.recipe, scanned=scanned)
+    recipe = _rooted(run, cell.recipe, images)
+    start = recipe.init_from
+    if cell.starts_from is not None and start is not None and Path(start).parts[-2:] == ("runs", cell.starts_from):
+        # The run beside it, wherever the comparison lay when this one was begun.
+        recipe = recipe.model_copy(update={"init_from": cell.recipe.init_from})
+    difference = first_difference(recipe, cell.recipe, scanned=scanned)
     if difference is not None:
         key, there, here = difference
         raise UserError(
@@ -94,6 +131,8 @@ def check_run(cell: Cell, *, scanned: bool) -> None:
 def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str, Any, Any] | None:
     """The first key that decides the training, or the feature, in which two recipes differ; None if there is none.
 
+    Of a folder of images, its place is what it is; of the named sets, it decides nothing.
+
     Args:
         there: One recipe.
         here: Another.
@@ -102,11 +141,39 @@ def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str
     contents = []
     for recipe in (there, here):
         content = recipe.training_content()
+        if recipe.data.name == "folder":
+            content["data"]["root"] = _place(recipe)
         if scanned:
             for key in ("feature", "ode"):
                 content["method"].pop(key, None)
         contents.append(content)
     return _difference(contents[0], contents[1])
+
+
+def _rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
+    """The recipe of a run; where its folder of images was only moved, with the place that the folder has now."""
+    recipe = run.recipe
+    if images is None or recipe.data.name != "folder" or here.data.name != "folder" or _place(recipe) == _place(here):
+        return recipe
+    if _trained_on(run) != images.facts(here).fingerprint:
+        return recipe
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": here.data.root})})
+
+
+def _has_other_images(run: Run, here: Recipe, images: Images | None) -> bool:
+    if images is None or here.data.name != "folder":
+        return False
+    noted = _trained_on(run)  # None: by a version that did not note it
+    return noted is not None and noted != images.facts(here).fingerprint
+
+
+def _trained_on(run: Run) -> str | None:
+    noted: str | None = run.description["data"].get("fingerprint") if run.is_trained else None
+    return noted
+
+
+def _place(recipe: Recipe) -> str:
+    return str(Path(recipe.data.root).resolve())
 
 
 def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:

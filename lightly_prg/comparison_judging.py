@@ -11,10 +11,11 @@ from typing import Any
 
 from lightly_prg.classifier import finetune_run, robustness
 from lightly_prg.comparison_cells import Cell, first_difference
+from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_records import Records
 from lightly_prg.console import Console
 from lightly_prg.cost import estimate
-from lightly_prg.data import DataInfo, Splits
+from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear, result_to_dict
 from lightly_prg.eval.common_dimension import to_common_dimension
@@ -55,14 +56,14 @@ class Judge:
     Args:
         evaluators: What is measured.
         settings: The same as the ``eval`` section of a run.
-        splits: Gives the images of a recipe.
+        images: Gives the images of a recipe.
         trust: Whether the recipes' code may run.
         console: Where progress is shown.
     """
 
     evaluators: EvaluatorsRecipe
     settings: EvalRecipe
-    splits: Callable[[Recipe], Splits]
+    images: Images
     trust: bool
     console: Console
 
@@ -72,11 +73,13 @@ class Judge:
         A scan that was cut off starts from the run as it was trained, so that it comes to the same choice.
         """
         request = {"criterion": None}
-        if records.known("scan", request=request, recipe_sha256=Run(cell.folder).description["recipe_sha256"]):
+        made_of = self.made_of(cell)
+        sha256 = Run(cell.folder).description["recipe_sha256"]
+        if records.known("scan", request=request, recipe_sha256=sha256, made_of=made_of):
             return
         _undo_scan(Run(cell.folder), records.folder / "unscanned.json")
         run = Run(cell.folder)
-        evaluation = Evaluation(run, data=self.splits(run.recipe), console=self.console, trust=self.trust)
+        evaluation = Evaluation(run, data=self.images.of(cell.recipe), console=self.console, trust=self.trust)
         result = result_to_dict(scan(evaluation, write=True))
         kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")
         records.measured(
@@ -84,7 +87,15 @@ class Judge:
             lambda: {**{key: result[key] for key in kept}, "cells": len(result["cells"])},
             request=request,
             recipe_sha256=Run(cell.folder).description["recipe_sha256"],
+            made_of=made_of,
         )
+
+    def made_of(self, cell: Cell) -> dict[str, Any]:
+        """What decides a result beside recipe and options: a run can be trained anew, a folder hold other images."""
+        return {
+            "weights_crc32": Run(cell.folder).weights_crc32,
+            "images": self.images.facts(cell.recipe).fingerprint,
+        }
 
     def judge(self, cell: Cell, records: Records) -> None:
         """Everything that concerns one cell alone."""
@@ -123,7 +134,9 @@ def _undo_scan(run: Run, backup: Path) -> None:
     """Puts a run back to the feature that it was trained with, where a scan was cut off; else remembers it."""
     if backup.is_file():
         before = read_json(backup)
-        if first_difference(parse_recipe(before["recipe"]), run.recipe, scanned=True) is None:
+        # A run that was trained anew in its place is no state of the one that was remembered.
+        same = before["encoder"].get("weights_crc32", run.weights_crc32) == run.weights_crc32
+        if same and first_difference(parse_recipe(before["recipe"]), run.recipe, scanned=True) is None:
             write_json(run.encoder_file, before["encoder"])
             write_text(run.recipe_file, before["recipe"])
             return
@@ -140,12 +153,13 @@ class _CellWork:
         self.records = records
         self.run = JudgedRun(cell.folder, judge.settings)
         self.description = self.run.description
+        self.made_of = judge.made_of(cell)
 
     @cached_property
     def evaluation(self) -> Evaluation:
         return Evaluation(
             self.run,
-            data=self.judge.splits(self.run.recipe),
+            data=self.judge.images.of(self.cell.recipe),  # the run's own may have been moved
             console=self.judge.console,
             trust=self.judge.trust,
         )
@@ -155,7 +169,8 @@ class _CellWork:
         content: dict[str, Any] = {"split": settings.split, "batch_size": settings.batch_size}
         for key, value in request.items():
             content[key] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        self.records.measured(name, work, request=content, recipe_sha256=self.description["recipe_sha256"])
+        sha256 = self.description["recipe_sha256"]
+        self.records.measured(name, work, request=content, recipe_sha256=sha256, made_of=self.made_of)
 
     def facts(self) -> dict[str, Any]:
         """What the encoder is and cost, measured or counted; times are those of the training."""

@@ -21,19 +21,32 @@ class Records:
 
     folder: Path
 
-    def known(self, name: str, *, request: Mapping[str, Any], recipe_sha256: str) -> dict[str, Any] | None:
+    def known(
+        self,
+        name: str,
+        *,
+        request: Mapping[str, Any],
+        recipe_sha256: str,
+        made_of: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any] | None:
         """The result of a measurement if it was made of this encoder with these options.
 
         Args:
             name: Of the evaluator.
             request: All its options.
             recipe_sha256: The hash of the run's recipe, its feature included.
+            made_of: What the recipe does not decide: the weights and the images.
         """
         try:
             content = read_json(self.folder / f"{name}.json")
         except UserError:  # missing, or damaged: measured again
             return None
-        if content.get("request") != dict(request) or content.get("recipe_sha256") != recipe_sha256:
+        asked = {
+            "request": dict(request),
+            "recipe_sha256": recipe_sha256,
+            "made_of": dict(made_of) if made_of is not None else None,
+        }
+        if any(content.get(key) != value for key, value in asked.items()):
             return None
         result = content.get("result")
         return result if isinstance(result, dict) else None
@@ -45,12 +58,16 @@ class Records:
         *,
         request: Mapping[str, Any],
         recipe_sha256: str,
+        made_of: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """The result that is known, or else that of ``work``, which is written."""
-        known = self.known(name, request=request, recipe_sha256=recipe_sha256)
+        known = self.known(name, request=request, recipe_sha256=recipe_sha256, made_of=made_of)
         if known is not None:
             return known
         result = dict(work())
-        content = {"request": dict(request), "recipe_sha256": recipe_sha256, "result": result}
+        content: dict[str, Any] = {"request": dict(request), "recipe_sha256": recipe_sha256}
+        if made_of is not None:
+            content["made_of"] = dict(made_of)
+        content["result"] = result
         write_json(self.folder / f"{name}.json", content)
         return result

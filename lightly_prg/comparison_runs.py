@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightly_prg.comparable import check_comparable, check_same_seeds
 from lightly_prg.comparison_cells import Cell, first_difference
+from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
-from lightly_prg.comparison_work import Images, Work, check_folder
+from lightly_prg.comparison_work import Work, check_folder
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
@@ -68,7 +71,7 @@ def compare_runs(
             judge=Judge(
                 evaluators,
                 evaluators.settings(judged, cells[0].recipe.eval.batch_size),
-                Images(data, console).of,
+                Images(data, console),
                 trust,
                 console,
             ),
@@ -89,11 +92,31 @@ def compare_runs(
         return work.do(cells)
 
 
+@dataclass(frozen=True)
+class _Method:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: Its name in tables and figures.
+        recipe: Of its first run.
+        finetuning: See ``_finetuning``.
+    """
+
+    label: str
+    recipe: Recipe
+    finetuning: dict[str, Any] | None
+
+    @property
+    def slug(self) -> str:
+        """Names its files."""
+        return MethodEntry(label=self.label, recipe="run").slug
+
+
 def _cells_of(
     runs: Sequence[Run], split: Literal["validation", "test"] | None, evaluators: EvaluatorsRecipe
 ) -> list[Cell]:
     """Finished runs as cells: those that differ in their seed alone have one label."""
-    methods: list[tuple[Recipe, str]] = []
+    methods: list[_Method] = []
     cells: list[Cell] = []
     for run in runs:
         recipe = run.recipe
@@ -101,37 +124,59 @@ def _cells_of(
         if split is not None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"split": split})})
         taken = {cell.label for cell in cells if cell.seed == recipe.seed}
-        label = _label_of(recipe, methods, taken)
-        if label is None:
-            label = _free_label(_base(recipe.name), methods)
-            methods.append((recipe, label))
-        twin = next((cell for cell in cells if cell.label == label and cell.seed == recipe.seed), None)
+        finetuning = _finetuning(run)
+        method = _method_of(recipe, finetuning, methods, taken)
+        if method is None:
+            method = _named(recipe, finetuning, methods)
+            methods.append(method)
+        twin = next((cell for cell in cells if cell.label == method.label and cell.seed == recipe.seed), None)
         if twin is not None:
             raise UserError(f"{twin.folder} and {run.folder} are runs of the same recipe with the same seed.")
-        key = f"{MethodEntry(label=label, recipe='run').slug}-seed{recipe.seed}"
-        cells.append(Cell(label, recipe.seed, key, recipe, run.folder, finetune=evaluators.finetune))
+        key = f"{method.slug}-seed{recipe.seed}"
+        cells.append(Cell(method.label, recipe.seed, key, recipe, run.folder, finetune=evaluators.finetune))
     return sorted(cells, key=lambda cell: cell.seed)
 
 
-def _label_of(recipe: Recipe, methods: Sequence[tuple[Recipe, str]], taken: Container[str]) -> str | None:
-    """The label of runs that differ in their seed alone or, where a scan chose it, their feature."""
-    changes = {"seed": 0, "init_from": None}
+def _finetuning(run: Run) -> dict[str, Any] | None:
+    """What was fine-tuned and how, which the recipe shares with the pretraining; None for a pretrained encoder."""
+    if not run.is_finetuned:
+        return None
+    settings = run.recipe.eval.finetune
+    started = "random_network" if run.recipe.init_from is None else "run"
+    return {
+        "encoder": run.description.get("finetuned", {}).get("encoder", started),
+        "settings": None if settings is None else settings.model_dump(mode="json"),
+    }
+
+
+def _method_of(
+    recipe: Recipe, finetuning: dict[str, Any] | None, methods: Sequence[_Method], taken: Container[str]
+) -> _Method | None:
+    """The method of runs that differ in their seed alone or, where a scan chose it, their feature."""
     for scanned in (False, True):
-        for known, label in methods:
-            if scanned and (label in taken or _base(known.name) != _base(recipe.name)):
+        for method in methods:
+            if method.finetuning != finetuning:
                 continue
-            both = (each.model_copy(update=changes) for each in (known, recipe))
-            if first_difference(*both, scanned=scanned) is None:
-                return label
+            if scanned and (method.label in taken or _base(method.recipe.name) != _base(recipe.name)):
+                continue
+            if first_difference(_without_seed(method.recipe), _without_seed(recipe), scanned=scanned) is None:
+                return method
     return None
+
+
+def _without_seed(recipe: Recipe) -> Recipe:
+    """Each seed starts from a run of its own; whether there is one tells methods apart."""
+    return recipe.model_copy(update={"seed": 0, "init_from": None if recipe.init_from is None else "another run"})
 
 
 def _base(name: str) -> str:
     """The name of a run without its seed."""
-    return re.sub(r"[-_.]?(seed|s)[-_]?\d+$", "", name) or name
+    return re.sub(r"[-_.]?(seed|s)[-_]?\d+(?=(-finetuned|-scratch)*$)", "", name).lstrip("-_.") or name
 
 
-def _free_label(name: str, methods: Sequence[tuple[Recipe, str]]) -> str:
-    taken = {label for _, label in methods}
-    candidates = (name if number == 1 else f"{name} {number}" for number in range(1, len(methods) + 2))
-    return next(candidate for candidate in candidates if candidate not in taken)
+def _named(recipe: Recipe, finetuning: dict[str, Any] | None, methods: Sequence[_Method]) -> _Method:
+    """A method of its own; labels that differ in their case alone would have the same files."""
+    name, taken = _base(recipe.name), {method.slug for method in methods}
+    labels = (name if number == 1 else f"{name} {number}" for number in itertools.count(1))
+    candidates = (_Method(label, recipe, finetuning) for label in labels)
+    return next(candidate for candidate in candidates if candidate.slug not in taken)

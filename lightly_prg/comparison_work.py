@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,13 @@ from typing import Any
 from rich.markup import escape
 
 from lightly_prg.comparison_cells import Cell
+from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_records import Records
-from lightly_prg.console import Console
-from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
 from lightly_prg.files import write_json
-from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
-from lightly_prg.train import load_splits
 
 
 @dataclass
@@ -44,7 +40,6 @@ class Work:
     def do(self, cells: Sequence[Cell]) -> Path:
         """Trains and judges the cells in order; returns the path of the page."""
         done: list[Cell] = []
-        page = self.folder / "comparison.html"
         for index, cell in enumerate(cells):
             self.judge.console.say(f"{index + 1}/{len(cells)}  {escape(cell.label)}, seed {cell.seed}")
             self.train(cell)
@@ -54,23 +49,30 @@ class Work:
             done.append(cell)
             # A comparison of hours shows what it has after each round of all methods.
             if index + 1 < len(cells) and cells[index + 1].seed != cell.seed:
-                page = self._write(done, dimension=None)
+                self._write(done, dimension=None)
+        page = self._write(cells, dimension=None)
         dimension = self._dimension(cells)
-        for cell in cells if dimension is not None else ():
-            assert dimension is not None
+        if dimension is None:
+            return page
+        for cell in cells:
             self.judge.judge_at(cell, self._records(cell), dimension)
-        page = self._write(cells, dimension=dimension)
-        return page
+        return self._write(cells, dimension=dimension)
 
     def _records(self, cell: Cell) -> Records:
         return Records(self.folder / "results" / cell.key)
 
-    def _dimension(self, cells: Iterable[Cell]) -> int | None:
-        """The dimension to which all are brought; None where all have the same, or none is wanted."""
+    def _dimension(self, cells: Sequence[Cell]) -> int | None:
+        """The dimension to which all are brought; None where all have the same, or none is wanted.
+
+        N training images span N - 1 directions, whatever the dimension of the encoders.
+        """
         wanted = self.judge.evaluators.common_dimension
         dimensions = {int(Run(cell.folder).description["embedding_dim"]) for cell in cells}
         if wanted == "auto":
-            return None if len(dimensions) == 1 else min(dimensions)
+            if len(dimensions) == 1:
+                return None
+            spanned = min(self.judge.images.facts(cell.recipe).num_train for cell in cells) - 1
+            return min(*dimensions, spanned) if spanned > 0 else None
         return wanted
 
     def _write(self, cells: Sequence[Cell], *, dimension: int | None) -> Path:
@@ -99,24 +101,4 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} is a run; a comparison needs a folder of its own: choose another with --out.")
 
 
-class Images:
-    """The images of a recipe; those of the last one are kept, which most cells of a seed share.
-
-    Args:
-        data: Those of every recipe; None to read each one's own.
-        console: Where progress is shown.
-    """
-
-    def __init__(self, data: Splits | None, console: Console) -> None:
-        self.data = data
-        self.console = console
-        self._last: tuple[str, Splits] | None = None
-
-    def of(self, recipe: Recipe) -> Splits:
-        """The images of this recipe."""
-        if self.data is not None:
-            return self.data
-        key = json.dumps([recipe.seed, recipe.data.model_dump(mode="json")])
-        if self._last is None or self._last[0] != key:
-            self._last = (key, load_splits(recipe, self.console))
-        return self._last[1]
+__all__ = ["Images", "Work", "check_folder"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,12 @@ class Splits:
     train: ImageSet
     validation: ImageSet
     test: ImageSet
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the three ``ImageSet.fingerprint`` and the names of the classes."""
+        parts = [part.fingerprint for part in (self.train, self.validation, self.test)]
+        return hashlib.sha256(repr((parts, self.train.class_names)).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

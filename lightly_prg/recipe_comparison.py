@@ -28,6 +28,7 @@ from lightly_prg.recipe import (
     nearest,
 )
 from lightly_prg.recipe_section import Integer, Number, Positive, Section
+from lightly_prg.run import Run
 
 # What a fine-tuning may have of its own in a method; all else is the comparison's.
 _FINETUNE_KEYS = ("feature", "ode", "blocks", "beta")
@@ -38,8 +39,8 @@ class MethodEntry(Section):
 
     Attributes:
         label: Its name in tables and figures.
-        recipe: A recipe by name or path, or a run folder: a run of the same recipe serves for its seed and is not
-            trained again.
+        recipe: A recipe by name or path, or the folder of a run that was not fine-tuned: a run of the same recipe
+            serves for its seed and is not trained again.
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
             ``beta``.
@@ -93,7 +94,8 @@ class EvaluatorsRecipe(Section):
     few_shot: FewShotRecipe | None = FewShotRecipe()
     finetune: FinetuneRecipe | None = None
     robustness: RobustnessRecipe | None = None
-    common_dimension: Positive | Literal["auto"] | None = "auto"  # after PCA; auto: the smallest of all
+    # After PCA; auto: the smallest of all encoders that the training images span.
+    common_dimension: Positive | Literal["auto"] | None = "auto"
 
     @model_validator(mode="after")
     def _robustness_has_its_model(self) -> EvaluatorsRecipe:
@@ -185,6 +187,14 @@ class ComparisonRecipe(Section):
             UserError: If the method's recipe or an override is wrong.
         """
         settings = self.evaluators.settings(self.split, self.batch_size)
+        path = Path(method.recipe)
+        run = Run(path.parent if path.name == "recipe.yaml" else path)
+        if run.recipe_file.is_file() and run.is_finetuned:
+            raise UserError(
+                f"Method {method.label!r}: {run.folder} is a fine-tuned run, and a comparison trains without labels "
+                "before it fine-tunes: name the run that was fine-tuned and ask for evaluators.finetune, or compare "
+                "finished runs with `lightly-prg compare RUN RUN`."
+            )
         try:
             recipe = load_recipe(method.recipe, (*self.overrides, *method.overrides))
         except UserError as error:

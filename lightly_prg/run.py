@@ -109,6 +109,17 @@ class Run:
         """Whether training ended and the encoder was exported."""
         return self.encoder_file.is_file() and self.weights_file.is_file()
 
+    @property
+    def is_finetuned(self) -> bool:
+        """Whether the encoder was trained with labels, under a classification head."""
+        return (self.folder / "head.json").is_file() or (self.is_trained and "finetuned" in self.description)
+
+    @cached_property
+    def weights_crc32(self) -> int:
+        """Checksum of the exported weights; runs of older versions did not note it."""
+        noted = self.description.get("weights_crc32")
+        return int(noted) if noted is not None else file_crc32(self.weights_file)
+
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe that the run was made from."""

@@ -43,6 +43,7 @@ def train(
     trust: bool = False,
     console: Console | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    init_from: str | None = None,
 ) -> Run:
     """Pretrains the method of a recipe and writes the run folder; evaluation is a step of its own.
 
@@ -55,6 +56,7 @@ def train(
         trust: Whether code that the recipe names may run.
         console: Where progress is shown; default nowhere.
         callbacks: Further callbacks of Lightning, which see every batch; they must not change the training.
+        init_from: Where the run that the recipe starts from lies now, if it was moved.
 
     Returns:
         The run, trained and with its encoder exported.
@@ -78,7 +80,7 @@ def train(
     if isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe):
         return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
-    module = build_module(recipe, data, trust=trust)
+    module = build_module(recipe, data, trust=trust, init_from=init_from)
     described = describe_splits(recipe, data)
     if not first:
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
@@ -119,6 +121,8 @@ def describe_splits(recipe: Recipe, data: Splits) -> dict[str, Any]:
         "num_train": len(data.train),
         "num_validation": len(data.validation),
         "num_test": len(data.test),
+        # A folder can hold other images tomorrow, and the same ones elsewhere.
+        **({"fingerprint": data.fingerprint} if recipe.data.name == "folder" else {}),
     }
 
 
@@ -128,8 +132,15 @@ def load_splits(recipe: Recipe, console: Console) -> Splits:
         return load_data(recipe.data, seed=recipe.seed, progress=update)
 
 
-def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> Method:
-    """The method's module for these images, with weights that depend on the seed alone."""
+def build_module(recipe: Recipe, data: Splits, *, trust: bool, init_from: str | None = None) -> Method:
+    """The method's module for these images, with weights that depend on the seed and ``recipe.init_from`` alone.
+
+    Args:
+        recipe: Of the run.
+        data: Its images.
+        trust: Whether code that the recipe names may run.
+        init_from: Where the run of ``recipe.init_from`` lies now, if it was moved.
+    """
     info = data.train
     # The caller's own random state is not ours to change.
     with torch.random.fork_rng():
@@ -149,12 +160,13 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool) -> Method:
             # A block, solver or pooling that does not exist shows when the first image is embedded.
             raise UserError(f"method: {error}") from None
     if recipe.init_from is not None:
-        source = load(recipe.init_from, trust=trust).network
+        origin = init_from if init_from is not None else recipe.init_from
+        source = load(origin, trust=trust).network
         try:
             module.network.load_state_dict(source.state_dict())
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"init_from: the network of {recipe.init_from} does not fit: {reason}") from None
+            raise UserError(f"init_from: the network of {origin} does not fit: {reason}") from None
         module.ema.module.load_state_dict(module.network.state_dict())
     return module
 

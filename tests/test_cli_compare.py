@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console as RichConsole
 
 from lightly_prg.cli import main
+from lightly_prg.cli.compare import _print
+from lightly_prg.console import Console
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -79,3 +84,25 @@ def test_recipes__list_and_show_comparisons(
     assert "did you mean 'compare_quick'" in err
     _, out, _ = call(monkeypatch, capsys, "recipes", "show", "claims/c06", "--resolved")
     assert "name: solvers" in out
+
+
+def test_table__keeps_the_brackets_of_labels(tmp_path: Path) -> None:
+    key = "prg-joint-seed0"
+    about = {
+        "name": "one",
+        "methods": ["PRG [joint]"],
+        "reference": "PRG [joint]",
+        "seeds": [0],
+        "split": "test",
+        "evaluators": ["knn"],
+        "cells": [{"label": "PRG [joint]", "seed": 0, "key": key, "run": "elsewhere"}],
+    }
+    (tmp_path / "comparison.json").write_text(json.dumps(about), encoding="utf-8")
+    (tmp_path / "results" / key).mkdir(parents=True)
+    result = {"result": {"top1": 90.0, "k": 20, "num_test": 50}}
+    (tmp_path / "results" / key / "knn.json").write_text(json.dumps(result), encoding="utf-8")
+    console = Console()
+    console.rich = RichConsole(file=io.StringIO(), width=200)
+    _print(tmp_path / "comparison.html", console)
+    shown = console.rich.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("PRG [joint]") == 2

@@ -165,6 +165,7 @@ def _state(recipe: Any, folder: Path) -> list[str]:
 
 
 def _print(page: Path, console: Any) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from lightly_prg.eval.comparison_files import read_comparison
@@ -173,14 +174,14 @@ def _print(page: Path, console: Any) -> None:
     comparison = read_comparison(page.parent)
     table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split", box=None, pad_edge=False)
     for column in comparison.columns:
-        table.add_column(f"{column.title}\n{column.detail}".strip(), justify="right")
+        table.add_column(escape(f"{column.title}\n{column.detail}".strip()), justify="right")
     for row in table_rows(comparison):
         cells = []
         for column in comparison.columns:
             text = shown_score(row.scores.get(column.key))
             difference = row.differences.get(column.key)
             cells.append(text if difference is None else f"{text}\n({shown_difference(difference)})")
-        table.add_row(row.label, *cells)
+        table.add_row(*map(escape, (row.label, *cells)))
     console.say(table)
-    console.say(f"In brackets: paired difference to {comparison.reference} and its standard error.")
-    console.say(f"Page: {page}")
+    console.say(f"In brackets: paired difference to {escape(comparison.reference)} and its standard error.")
+    console.say(f"Page: {escape(str(page))}")
