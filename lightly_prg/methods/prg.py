@@ -178,6 +178,11 @@ class PRG(Method):
         """The velocity network, and the head of the auxiliary loss."""
         return [self.velocity] if self.auxiliary is None else [self.velocity, self.auxiliary.head]
 
+    @property
+    def leaves_weights_untouched(self) -> bool:
+        """Without flow matching nothing reaches the blocks behind the one that the auxiliary loss reads."""
+        return self.auxiliary is not None and self.auxiliary.settings.flow_weight == 0.0
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimiser step, after which everything that is averaged follows."""
         decay = self.ema.next_decay
