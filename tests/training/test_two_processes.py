@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from commands import call
 
@@ -16,7 +18,7 @@ from lightly_prg.eval import embed
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
-from lightly_prg.train import build_module, load_splits
+from lightly_prg.train import build_module, load_splits, train
 
 RECIPE = [
     "quickstart",
@@ -98,6 +100,26 @@ def test_two_processes__share_the_embedding_and_count_each_image_once(
         np.testing.assert_array_equal(shared.features, alone.features)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+@pytest.mark.parametrize(("weight", "asked"), [(0, {"find_unused_parameters": True}), (1, {})])
+def test_weights_without_a_gradient__are_looked_for_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, weight: int, asked: dict[str, bool]
+) -> None:
+    class Started(Exception):
+        pass
+
+    def fit(trainer: Any, *arguments: Any, **options: Any) -> None:
+        raise Started(trainer.strategy._ddp_kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    auxiliary = f"method.auxiliary={{loss: ntxent, flow_weight: {weight}}}"
+    devices = ["train.devices=2", f"train.strategy={strategy}"]
+    with pytest.raises(Started) as started:
+        train(load_recipe(RECIPE[0], [*RECIPE[1:], auxiliary, *devices]), out=tmp_path / "run")
+    assert started.value.args == (asked,)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "auto"])
 def test_auxiliary_loss_alone__trains_as_far_as_its_block(folder: Path, strategy: str) -> None:
     """The weights behind the block get no gradient, for which DDP would wait."""
