@@ -25,6 +25,10 @@ from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
 from lightly_prg.run import Run
 from lightly_prg.scan import scan
+from lightly_prg.training_cost import training_cost
+
+# Facts of older versions, which left out some of it, are counted again.
+_COUNTED = "all stages of the training, with the networks that teach and the heads"
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Judge:
     def judge(self, cell: Cell, records: Records) -> None:
         """Everything that concerns one cell alone."""
         work = _CellWork(self, cell, records)
-        work.measure("facts", {}, work.facts)
+        work.measure("facts", {"counted": _COUNTED}, work.facts)
         evaluators = self.evaluators
         if evaluators.knn is not None:
             work.measure("knn", {"knn": evaluators.knn}, lambda: work.evaluation.knn(split=self.settings.split))
@@ -173,7 +177,7 @@ class _CellWork:
         self.records.measured(name, work, request=content, recipe_sha256=sha256, made_of=self.made_of)
 
     def facts(self) -> dict[str, Any]:
-        """What the encoder is and cost, measured or counted; times are those of the training."""
+        """What the encoder is and cost, measured or counted; times are those of the training, of all its stages."""
         data, description = self.evaluation.splits, self.description
         info = DataInfo(
             data.train.channels,
@@ -183,12 +187,13 @@ class _CellWork:
             len(data.validation),
             len(data.test),
         )
-        cost = estimate(self.run.recipe, info, trust=self.judge.trust)
-        kept = ("method", "feature", "ode", "input_shape", "parameters", "embedding_dim", "nfe", "data", "training")
+        spent = training_cost(self.run, trust=self.judge.trust)
+        kept = ("method", "feature", "ode", "input_shape", "parameters", "embedding_dim", "nfe", "data")
         return {
             **{key: description[key] for key in kept if key in description},
-            "embedding_macs": cost.embedding_macs,
-            "training_macs": cost.training_macs,
+            "training": spent.training,
+            "embedding_macs": estimate(self.run.recipe, info, trust=self.judge.trust).embedding_macs,
+            "training_macs": spent.macs,
             "versions": description.get("versions", {}),
             "python": platform.python_version(),
             "machine": platform.machine(),

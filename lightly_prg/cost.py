@@ -12,9 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
-from lightly_prg.features import PRGEncoder, activation
+from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import LinearPath, path_from_name
 from lightly_prg.methods import build_method, build_network
+from lightly_prg.methods.auxiliary import Auxiliary, ReadVelocity
 from lightly_prg.recipe import (
     AuxiliaryRecipe,
     FeatureSpec,
@@ -27,7 +28,6 @@ from lightly_prg.recipe import (
     SimCLRRecipe,
     TrainRecipe,
 )
-from lightly_prg.recipe_auxiliary import ON_VIEWS
 from lightly_prg.training.batches import count_steps
 
 
@@ -39,7 +39,8 @@ class Estimate:
         parameters: Of the encoder's network.
         forward_macs: Multiply-adds of one forward for one image.
         steps: Optimiser steps and gradient-accumulation steps together; None where the number of images is unknown.
-        training_macs: Multiply-adds of the whole training: the forward of its loss, and twice that for the gradient.
+        training_macs: Multiply-adds of the whole training: the forward of its loss, heads included, and twice that for
+            the gradient; networks that only teach run forward alone.
         nfe: Network evaluations for one embedding.
         embedding_macs: Multiply-adds of one embedding, at most: a block feature stops early.
         memory_bytes: Weights, gradients, Adam's moments, averaged weights and one batch of activations.
@@ -74,9 +75,9 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         network.eval()  # batch normalisation refuses a single image in training
         forward = _count(lambda: _run_once(recipe.method, network, torch.zeros(1, *shape)))
         network.train(isinstance(recipe.method, SimCLRRecipe | MAERecipe))
-        measured = [(share, *_count_and_weigh(work, trained)) for share, work in passes]
-    learning = sum(share * macs for share, macs, _ in measured)
-    activations = sum(share * size for share, _, size in measured)
+        measured = [(one, *_count_and_weigh(one.work, trained)) for one in passes]
+    learning = sum(one.runs * one.share * macs for one, macs, _ in measured)
+    activations = sum(one.share * size for one, _, size in measured)
     nothing_to_train = isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
     steps: int | None = 0
     if not nothing_to_train and info.num_train == 0:
@@ -93,7 +94,7 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         parameters=sum(p.numel() for p in network.parameters()),
         forward_macs=forward,
         steps=steps,
-        training_macs=None if steps is None else round(3 * learning * steps * settings.batch_size),
+        training_macs=None if steps is None else round(learning * steps * settings.batch_size),
         nfe=nfe,
         embedding_macs=round(forward * nfe),
         memory_bytes=20 * sum(p.numel() for p in trained) + round(activations * settings.batch_size),
@@ -116,38 +117,66 @@ def _count_and_weigh(work: Callable[[], object], trained: list[nn.Parameter]) ->
     return macs, sum(size for storage, size in saved.items() if storage not in weights)
 
 
-_Passes = list[tuple[float, Callable[[], object]]]
+@dataclass(frozen=True)
+class _Pass:
+    """A part of what a training step does for one image.
+
+    Attributes:
+        work: Runs it forward.
+        share: Of the images for which it is done.
+        runs: What it costs in forwards: 3 with its gradient, 1 of a teacher.
+    """
+
+    work: Callable[[], object]
+    share: float = 1.0
+    runs: int = 3
 
 
 def _training_forward(
     method: MethodRecipe, shape: tuple[int, int, int], *, trust: bool
-) -> tuple[nn.Module, _Passes, list[nn.Parameter]]:
-    """The encoder's network; the passes of a training forward for one image, and how often each; what is trained."""
+) -> tuple[nn.Module, list[_Pass], list[nn.Parameter]]:
+    """The encoder's network; what a training step does for one image; what is trained."""
     if isinstance(method, PRGRecipe) and method.auxiliary is not None and method.auxiliary.is_active:
         return _joint_forward(method, method.auxiliary, shape, trust=trust)
     if isinstance(method, PRGRecipe | PretrainedRecipe | GeneratorRecipe):
         network = build_network(method, shape, trust=trust)
-        return network, [(1.0, lambda: _run_once(method, network, torch.zeros(1, *shape)))], list(network.parameters())
+        return network, [_Pass(lambda: _run_once(method, network, torch.zeros(1, *shape)))], list(network.parameters())
     module: Any = build_method(
         method, input_shape=shape, num_classes=2, optimization=TrainRecipe(ema_decay=0.0), seed=0, trust=trust
     )
     trained = [p for part in module.trained_modules() for p in part.parameters()]
     if isinstance(method, SimCLRRecipe):  # two views of the image
-        return module.network, [(1.0, lambda: module.projection_head(module.backbone(torch.zeros(2, *shape))))], trained
-    return module.network, [(1.0, lambda: module.predict(torch.zeros(1, *shape), *_first_tokens(module)))], trained
+        return module.network, [_Pass(lambda: module.projection_head(module.backbone(torch.zeros(2, *shape))))], trained
+    return module.network, [_Pass(lambda: module.predict(torch.zeros(1, *shape), *_first_tokens(module)))], trained
 
 
 def _joint_forward(
-    method: PRGRecipe, auxiliary: AuxiliaryRecipe, shape: tuple[int, int, int], *, trust: bool
-) -> tuple[nn.Module, _Passes, list[nn.Parameter]]:
-    """The flow on a part of the images and two views as far as the block; the projection head is left out."""
+    method: PRGRecipe, settings: AuxiliaryRecipe, shape: tuple[int, int, int], *, trust: bool
+) -> tuple[nn.Module, list[_Pass], list[nn.Parameter]]:
+    """The flow on a part of the images; two views as far as the block, or the teacher's run; and the head."""
     network = build_network(method, shape, trust=trust)
-    passes: _Passes = []
-    if auxiliary.flow_weight > 0.0:
-        passes.append((1 / auxiliary.flow_every, lambda: _run_once(method, network, torch.zeros(1, *shape))))
-    if auxiliary.loss in ON_VIEWS:
-        passes.append((1.0, lambda: activation(network, torch.zeros(2), torch.zeros(2, *shape), auxiliary.block)))
-    return network, passes, list(network.parameters())
+    auxiliary = Auxiliary(settings, network, path_from_name(method.path), shape, seed=0, teacher_weights=False)
+    teacher, share = auxiliary.teacher, 1 / settings.flow_every
+    passes: list[_Pass] = []
+    if teacher is not None:
+        passes.append(_Pass(lambda: _align_once(network, auxiliary, torch.zeros(1, *shape)), share))
+        passes.append(_Pass(lambda: teacher(torch.zeros(1, *shape)), share, runs=1))
+    elif settings.flow_weight > 0.0:
+        passes.append(_Pass(lambda: _run_once(method, network, torch.zeros(1, *shape)), share))
+    if auxiliary.reads_views:
+        tau, views = torch.zeros(2), torch.zeros(2, *shape)
+        passes.append(_Pass(lambda: auxiliary.project(network, tau, views)))
+        passes.append(_Pass(lambda: auxiliary.project_averaged(network, tau, views), runs=1))
+    return network, passes, [*network.parameters(), *auxiliary.head.parameters()]
+
+
+def _align_once(network: nn.Module, auxiliary: Auxiliary, x: torch.Tensor) -> object:
+    read = ReadVelocity(network, auxiliary.settings.block)
+    read(torch.zeros(1), x)
+    assert read.activation is not None
+    assert auxiliary.teacher is not None
+    target = torch.zeros(1, auxiliary.teacher.dimension, *read.activation.shape[2:])
+    return auxiliary.head(read.activation, target)
 
 
 def _first_tokens(mae: Any) -> tuple[torch.Tensor, torch.Tensor]:

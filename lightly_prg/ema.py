@@ -42,6 +42,11 @@ class EMA(nn.Module):
         self._updates = 0
         self.register_load_state_dict_post_hook(_read_updates)  # type: ignore[no-untyped-call]
 
+    @property
+    def next_decay(self) -> float:
+        """The decay of the update that comes next."""
+        return min(self.decay, (1 + self._updates) / (10 + self._updates))
+
     @torch.no_grad()
     def update(self, source: nn.Module) -> None:
         """Moves the average towards ``source``'s parameters and copies its buffers.
@@ -61,8 +66,7 @@ class EMA(nn.Module):
                 f"The source has {len(parameters)} parameters and {len(buffers)} buffers, "
                 f"the average {len(averages)} and {len(copies)}."
             )
-        decay = min(self.decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_(averages, parameters, 1.0 - decay)
+        torch._foreach_lerp_(averages, parameters, 1.0 - self.next_decay)
         for average, buffer in zip(copies, buffers, strict=True):
             average.copy_(buffer)
         self.updates.add_(1)

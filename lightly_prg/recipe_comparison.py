@@ -44,7 +44,8 @@ class MethodEntry(Section):
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
             ``beta``.
-        share: Of the budget: half of it where one objective comes after the other.
+        share: Of the budget: half of it where one objective comes after the other. The shares of a method and of
+            those that it starts from add up to 1 at most.
         start_from: The label of a method further up, whose run of the same seed gives the first weights.
     """
 
@@ -176,9 +177,23 @@ class ComparisonRecipe(Section):
                 )
             if method.share != 1.0 and self.budget is None:
                 raise ValueError(f"{method.label!r} has a share of the budget, and there is no budget")
+            chain = self._stages(method)
+            total = sum(stage.share for stage in chain)
+            if self.budget is not None and total > 1.0 + 1e-9:
+                raise ValueError(
+                    f"{' and then '.join(repr(stage.label) for stage in chain)} take {total:g} of the budget, and a "
+                    "method gets it once: give each of them its `share`, for example 0.5"
+                )
         if self.reference is not None and self.reference not in labels:
             raise ValueError(f"reference is {self.reference!r}; allowed are {', '.join(map(repr, labels))}")
         return self
+
+    def _stages(self, method: MethodEntry) -> list[MethodEntry]:
+        """The methods that are trained one after the other, of which this one is the last."""
+        chain = [method]
+        while (start := chain[0].start_from) is not None:
+            chain.insert(0, next(other for other in self.methods if other.label == start))
+        return chain
 
     def recipe_of(self, method: MethodEntry, seed: int) -> Recipe:
         """The recipe of one cell, before its budget.

@@ -17,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.strategies import DDPStrategy
 
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
@@ -278,6 +279,10 @@ def _fit(
         use_distributed_sampler=False,
         default_root_dir=run.folder,
     )
+    if module.leaves_weights_untouched and isinstance(trainer.strategy, DDPStrategy):
+        # It waits for the gradient of every weight, unless it is told to find out which ones get none. By a name of
+        # the strategy that says so, `auto`, which picks DDP by itself, could not be told.
+        trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
     with _stop_signals(checkpoint), warnings.catch_warnings():
         # Lightning's advice on workers and on resuming inside an epoch does not fit a stream of batches that knows
         # its own position.

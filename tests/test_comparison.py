@@ -22,6 +22,7 @@ from lightly_prg.methods.method import Method
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.recipe_comparison import BudgetRecipe, ComparisonRecipe, EvaluatorsRecipe, parse_comparison
 from lightly_prg.run import Run, load
+from lightly_prg.training_cost import training_cost
 
 PRG = """
 name: p
@@ -328,6 +329,18 @@ def test_one_after_the_other__starts_from_the_first_with_its_share(
     # With a learning rate of nothing the second ends where it started: with the averaged weights of the first.
     first, second = (load(runs[name].folder).network.state_dict() for name in ("first", "second"))
     assert all(torch.equal(first[key], second[key]) for key in first)
+    # Both stages made its weights: it costs what the whole budget buys.
+    rows = {row["label"]: row["costs"] for row in json.loads((folder / "table.json").read_text())["methods"]}
+    assert {label: costs["steps"] for label, costs in rows.items()} == {"whole": 10, "first": 5, "second": 10}
+    assert rows["second"]["training_macs"] == rows["whole"]["training_macs"] == 2 * rows["first"]["training_macs"]
+    for key in ("cpu_seconds", "wall_seconds"):
+        spent = sum(runs[name].description["training"][key] for name in ("first", "second"))
+        assert rows["second"][key] == pytest.approx(spent, abs=0.051)
+    # A price of which a part is lost is not known.
+    (folder / "runs/first-seed0/encoder.json").unlink()
+    assert training_cost(runs["second"], trust=False).macs is None
+    assert training_cost(runs["second"], trust=False).training["cpu_seconds"] is None
+    assert training_cost(runs["whole"], trust=False).training == runs["whole"].description["training"]
 
 
 def test_judged_run__leaves_the_runs_own_result_alone(tmp_path: Path) -> None:

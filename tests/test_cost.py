@@ -55,3 +55,33 @@ def test_joint_training__counts_a_part_of_the_flow_and_two_views_up_to_the_block
     assert joint is not None
     assert joint - alone == pytest.approx(whole / 4, rel=1e-6)
     assert 0.4 < alone / whole < 0.6, "two views through the contracting half, about a quarter of the network each"
+
+
+def macs_of_a_step(loss: str, **settings: object) -> int:
+    changes = [f"method.auxiliary.{key}={value}" for key, value in {"loss": loss, **settings}.items()]
+    recipe = load_recipe("cifar10_prg_joint_cpu", changes)
+    cost = estimate(recipe, describe_data(recipe.data))
+    assert cost.training_macs is not None
+    assert cost.steps is not None
+    return round(cost.training_macs / cost.steps / recipe.train.batch_size)
+
+
+def test_head__is_trained_as_well() -> None:
+    """NT-Xent's is 128 -> hidden -> output, on two views, forward and backward."""
+    small, large = (macs_of_a_step("ntxent", projection=f"{{hidden: {n}, output: {n}}}") for n in (8, 1024))
+    assert large - small == 3 * 2 * (128 * (1024 - 8) + 1024**2 - 8**2)
+
+
+def test_dino__runs_its_views_through_the_averaged_network_too() -> None:
+    options = {"flow_weight": 0, "projection": "{hidden: 8, output: 8}"}
+    ntxent, dino = (macs_of_a_step(loss, **options) for loss in ("ntxent", "dino"))
+    assert dino / ntxent == pytest.approx(4 / 3, rel=1e-3), "a fourth forward, without gradient; heads are tiny"
+
+
+def test_teacher_of_an_alignment__runs_forward_on_the_images_of_the_flow() -> None:
+    teacher = {"teacher": "torchvision:resnet18", "teacher_block": "layer4", "teacher_resize": 224, "weight": 1}
+    head = {"projection": "{hidden: 8, output: 8}"}
+    plain = macs_of_a_step("none", flow_every=1)
+    for every in (1, 4):
+        align = macs_of_a_step("align", flow_every=every, **teacher, **head)
+        assert align - plain == pytest.approx((1.81e9 + (1 - every) * plain) / every, rel=0.01)

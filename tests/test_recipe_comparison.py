@@ -17,6 +17,9 @@ evaluators: {linear: null, finetune: {epochs: 7}}
 split: test
 """
 
+CHAIN = """methods=[{label: A, recipe: x, share: 0.5}, {label: B, recipe: x, share: 0.5, start_from: A},
+{label: C, recipe: x, share: 0.25, start_from: B}]"""
+
 
 @pytest.mark.parametrize("name", sorted(shipped_comparisons()))
 def test_shipped__load_with_all_their_methods(name: str) -> None:
@@ -70,12 +73,23 @@ def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
         ("methods=[{label: A, recipe: x, start_from: B}, {label: B, recipe: x}]", "a method above it"),
         ("methods=[{label: A, recipe: x, share: 0.5}]", "there is no budget"),
         ("methods=[{label: A, recipe: x, share: 2}]", "share is 2"),
+        (CHAIN, "'A' and then 'B' and then 'C' take 1.25 of the budget, and a method gets it once"),
+        (CHAIN.replace("share: 0.25, start_from: B", "start_from: B"), "take 2 of the budget"),
     ],
 )
 def test_mistakes__are_named(change: str, message: str) -> None:
+    budget = ["budget={kind: epochs, amount: 2}"] if "start_from: A" in change else []
     with pytest.raises(UserError) as caught:
-        parse_comparison(TWO, overrides=[change])
+        parse_comparison(TWO, overrides=[*budget, change])
     assert message in str(caught.value)
+
+
+def test_shares_of_a_chain__add_up_to_the_budget() -> None:
+    thirds = CHAIN.replace("0.5", f"{1 / 3}").replace("0.25", f"{1 / 3}")
+    comparison = parse_comparison(TWO, overrides=["budget={kind: epochs, amount: 2}", thirds])
+    assert sum(method.share for method in comparison.methods) == pytest.approx(1)
+    without = thirds.replace(f"share: {1 / 3}, ", "").replace(f", share: {1 / 3}", "")
+    assert len(parse_comparison(TWO, overrides=[without]).methods) == 3, "no budget, no shares"
 
 
 def test_unknown__names_the_nearest_and_the_method() -> None:

@@ -6,7 +6,8 @@ trained whole, with some of the flow-matching loss kept. Every cell has the same
 validation images, and the same labels.
 
 Give one run for each seed. A cell whose JSON is there is skipped, so that the script can be stopped and started again;
-cells are ordered by what they tell, all seeds of one before the next. Each fine-tuning also leaves its result in the
+one that was made of another run or with other options is refused. Cells are ordered by what they tell, all seeds of one
+before the next. Each fine-tuning also leaves its result in the
 ``eval`` folder of the run.
 
     python eval/experiments/finetune_through_ode.py runs/cifar10-seed0 runs/cifar10-seed1 runs/cifar10-seed2 \
@@ -29,7 +30,9 @@ from lightly_prg.classifier import finetune_run
 from lightly_prg.console import Console
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
-from lightly_prg.files import read_json, replacing, write_json, write_text
+from lightly_prg.files import read_json, replacing, write_text
+from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
+from lightly_prg.models.lora import LoRA
 from lightly_prg.recipe import FinetuneRecipe, finetune_settings
 from lightly_prg.run import Run
 
@@ -85,27 +88,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for folder in options.runs
     ]
     begin, failed = time.monotonic(), 0
-    for cell in cells(options.modes, options.features, options.betas):
-        for evaluation in evaluations:
-            recipe = evaluation.run.recipe
-            name = cell.name(recipe.data.title, recipe.seed)
-            if (options.out / f"{name}.json").is_file():
-                continue
-            if options.budget_minutes is not None and time.monotonic() - begin >= 60 * options.budget_minutes:
-                console.say(f"The budget of {options.budget_minutes:g} minutes is spent; {name} is the next.")
-                summarise(options.out, console)
-                return int(failed > 0)
-            try:
-                measure(cell, name, evaluation, options)
-            except UserError as error:
-                console.say(f"{name}: {error}")
-                failed += 1
+    asked = {
+        (cell, evaluation.run): result_of(cell, evaluation.run, options)
+        for cell in cells(options.modes, options.features, options.betas)
+        for evaluation in evaluations
+    }
+    by_run = {evaluation.run: evaluation for evaluation in evaluations}
+    for cell, run in missing_results(asked):
+        kept = asked[cell, run]
+        name = kept.path.stem
+        if options.budget_minutes is not None and time.monotonic() - begin >= 60 * options.budget_minutes:
+            console.say(f"The budget of {options.budget_minutes:g} minutes is spent; {name} is the next.")
+            break
+        try:
+            measure(cell, kept, by_run[run], options)
+        except UserError as error:
+            console.say(f"{name}: {error}")
+            failed += 1
     summarise(options.out, console)
     return int(failed > 0)
 
 
-def measure(cell: Cell, name: str, evaluation: Evaluation, options: argparse.Namespace) -> None:
+def result_of(cell: Cell, run: Run, options: argparse.Namespace) -> KeptResult:
+    """Where the result of a cell lies, and what decides over it beside what its name says."""
+    recipe, made_with = run.recipe, identity_of(run)
+    if cell.start == "scratch":
+        del made_with["weights_crc32"]  # which it does not use
+    older: dict[str, Any] = {"recipe_sha256": made_with["recipe_sha256"]}
+    chosen = {
+        "split": ("split", options.split),
+        "labels": ("options.labels", options.labels),
+        "epochs": ("epochs", options.epochs),
+        "batch_size": ("options.batch_size", options.batch_size),
+        "rates": ("options.learning_rates", options.rates),
+    }
+    if cell.feature == "state":
+        chosen["steps"] = ("ode.steps", options.steps)
+    else:
+        chosen["block"] = ("feature.block", options.block)
+        chosen["block_tau"] = ("feature.tau", options.block_tau)
+        chosen["block_pool"] = ("feature.pool", options.block_pool)
+    if cell.mode == "lora":
+        made_with["rank"] = options.rank
+        lora = finetune_settings(recipe, [f"lora.rank={options.rank}"]).lora
+        older["options.adapter"] = repr(LoRA(**lora.model_dump(), seed=recipe.seed))
+    for name, (key, value) in chosen.items():
+        made_with[name] = older[key] = value
+    return KeptResult(options.out / f"{cell.name(recipe.data.title, recipe.seed)}.json", made_with, older)
+
+
+def measure(cell: Cell, kept: KeptResult, evaluation: Evaluation, options: argparse.Namespace) -> None:
     """Fine-tunes one cell and writes its JSON, and the samples before and after where there are any."""
+    name = kept.path.stem
     evaluation.console.say(name)
     settings = settings_of(cell, evaluation, options)
     folder = options.out / "runs" / name
@@ -122,7 +156,7 @@ def measure(cell: Cell, name: str, evaluation: Evaluation, options: argparse.Nam
     recipe = evaluation.run.recipe
     content = {key: result[key] for key in _KEPT if key in result}
     which = {**asdict(cell), "data": recipe.data.title, "seed": recipe.seed}
-    write_json(options.out / f"{name}.json", {"cell": which, "split": options.split, **content})
+    kept.write({"cell": which, "split": options.split, **content})
 
 
 def settings_of(cell: Cell, evaluation: Evaluation, options: argparse.Namespace) -> FinetuneRecipe:
@@ -168,12 +202,16 @@ def summarise(out: Path, console: Console) -> None:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for file in sorted(out.glob("*.json")):
         result = read_json(file)
-        key = tuple(result["cell"][name] for name in ("data", "feature", "mode", "start", "beta"))
+        which = (result["cell"][name] for name in ("data", "feature", "mode", "start", "beta"))
+        key = (*which, result["num_train"], result["epochs"])
         groups.setdefault(key, []).append(result)
-    titles = "data, feature, mode, start, beta, top-1 %, seeds, NFE, trained, round trip, afterwards, minutes"
-    lines = [f"| {titles.replace(', ', ' | ')} |", f"{'|---' * 12}|"]
+    titles = (
+        "data", "feature", "mode", "start", "beta", "labels", "epochs", "top-1 %", "seeds", "NFE", "trained",
+        "round trip", "afterwards", "minutes",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(titles)} |", f"{'|---' * len(titles)}|"]
     for key, results in groups.items():
-        texts = [f"{part:g}" if isinstance(part, float) else part for part in key]
+        texts = [part if isinstance(part, str) else f"{part:g}" for part in key]
         top1 = [result["top1"] for result in results]
         spread = f" ± {statistics.stdev(top1):.2f}" if len(top1) > 1 else ""
         before, after = (_mean([r.get(f"round_trip_{when}") for r in results], ".2e") for when in ("before", "after"))
@@ -218,4 +256,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(told(main))

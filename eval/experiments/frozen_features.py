@@ -4,8 +4,9 @@
 
 For every run, the block and tau are chosen on validation images (``lightly_prg.scan``). Then everything is judged once
 on test images: k-NN (k = 20), the same on standardised and on whitened features, and linear probe, on the same
-stratified draw of training images. A run that is there is not computed again. The summary takes mean and standard
-deviation over the runs of each data set; states.png draws it.
+stratified draw of training images. A run that is there is not computed again, and one that was made of other weights or
+with other options is refused. The summary takes mean and standard deviation over the runs of each data set; states.png
+draws it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from lightly_prg.console import Console
 from lightly_prg.eval import Embeddings, embed, evaluate_knn
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.feature_grid import GridEncoder
-from lightly_prg.files import write_json, write_text
+from lightly_prg.files import write_text
 from lightly_prg.frozen_judging import judge_frozen, read_block
+from lightly_prg.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
 from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
 from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
@@ -54,11 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=10, help="Euler steps from data to noise")
     parser.add_argument("--root", help="where the data lie, if not where the recipes say")
     options = parser.parse_args(arguments)
-    for folder in options.runs:
-        path = options.out / f"{folder.name}.json"
-        if not path.is_file():
-            write_json(path, measure(folder, options))
+    check_neighbours(options.out, _options(options))
+    asked = {folder: result_of(folder, options) for folder in options.runs}
+    for folder in missing_results(asked):
+        asked[folder].write(measure(folder, options))
     summarise(options.out, " ".join(["python eval/experiments/frozen_features.py", *sys.argv[1:]]))
+
+
+def result_of(folder: Path, options: argparse.Namespace) -> KeptResult:
+    """Where the rows of a run lie, and what decides over them."""
+    run = Run.open(folder)
+    about, seed = run.description, run.recipe.seed
+    older = {
+        "data": run.recipe.data.title,
+        "seed": seed,
+        "training": about["training"],
+        "num_train": min(options.train, about["data"]["num_train"]),
+        "num_test": min(options.test, about["data"]["num_test"]),
+    }
+    return KeptResult(options.out / f"{folder.name}.json", {**identity_of(run), **_options(options)}, older)
+
+
+def _options(options: argparse.Namespace) -> dict[str, Any]:
+    return {"train": options.train, "test": options.test, "steps": options.steps}
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -193,4 +213,4 @@ def _spread(values: Sequence[float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(told(main))

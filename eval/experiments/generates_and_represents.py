@@ -7,8 +7,9 @@
 
 Reads the accuracies of a comparison and measures every run of it that has a flow, on the comparison's split: bits per
 dimension (the same images and probes for all methods of a seed) and the Fréchet distance of samples in the features of
-the judge, a classifier that was trained on the same set. What was measured is not measured again. Writes one JSON for
-each run, summary.md and tradeoff.png.
+the judge, a classifier that was trained on the same set. What was measured is not measured again, and what was measured
+of other weights, by another judge or with other options is refused. Writes one JSON for each run, summary.md and
+tradeoff.png.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from lightly_prg.eval.comparison_statistics import Mean, mean_of, paired_differe
 from lightly_prg.eval.comparison_table import shown_difference, shown_score
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
-from lightly_prg.files import read_json, write_json, write_text
+from lightly_prg.files import read_json, write_text
+from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.measurements.of_run import measure_likelihood
 from lightly_prg.measurements.sample_distance import measure_sample_distance
 from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
@@ -50,13 +52,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--root", help="where the data lie, if not where the recipes say")
     options = parser.parse_args(arguments)
     about = read_json(options.comparison / "comparison.json")
+    asked = {cell["key"]: result_of(cell, about["split"], options) for cell in about["cells"]}
+    missing = missing_results(asked)
     for cell in about["cells"]:
-        file = options.out / f"{cell['key']}.json"
-        if not file.is_file():
+        if cell["key"] in missing:
             found = measure(options.comparison / "runs" / cell["key"], about["split"], options)
-            write_json(file, {"label": cell["label"], "seed": cell["seed"], **found})
+            asked[cell["key"]].write({"label": cell["label"], "seed": cell["seed"], **found})
     command = " ".join(["python eval/experiments/generates_and_represents.py", *sys.argv[1:]])
-    summarise(options.out, read_comparison(options.comparison), options.reference, command)
+    files = [result.path for result in asked.values()]
+    summarise(options.out, files, read_comparison(options.comparison), options.reference, command)
+
+
+def result_of(cell: Mapping[str, Any], split: str, options: argparse.Namespace) -> KeptResult:
+    """Where the measurements of a run lie, and what decides over them."""
+    run = Run.open(options.comparison / "runs" / cell["key"])
+    of_cell = {"label": cell["label"], "seed": cell["seed"]}
+    older = {
+        **of_cell,
+        "split": split,
+        "samples": options.samples,
+        "num_images": min(options.images, run.description["data"][f"num_{split}"]),
+    }
+    made_with = {
+        **of_cell,
+        **identity_of(run),
+        "judge": identity_of(Run.open(options.judge)),
+        "split": split,
+        "images": options.images,
+        "samples": options.samples,
+    }
+    return KeptResult(options.out / f"{cell['key']}.json", made_with, older)
 
 
 def measure(folder: Path, split: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,11 +103,11 @@ def measure(folder: Path, split: str, options: argparse.Namespace) -> dict[str, 
     }
 
 
-def summarise(out: Path, comparison: Comparison, reference: str, command: str) -> None:
-    """Writes summary.md and tradeoff.png."""
+def summarise(out: Path, files: Sequence[Path], comparison: Comparison, reference: str, command: str) -> None:
+    """Writes summary.md and tradeoff.png, of the results in ``files``."""
     measured: dict[str, dict[str, dict[int, float]]] = {key: {} for key in GENERATIVE}
     floors = []
-    for file in sorted(out.glob("*-seed*.json")):
+    for file in files:
         content = read_json(file)
         floors += [content["floor"]] if "floor" in content else []
         for key in GENERATIVE:
@@ -192,4 +217,4 @@ def _point(axes: Any, price: Mean, reached: Mean, colour: str, label: str) -> No
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(told(main))

@@ -21,8 +21,9 @@ from typing import Any
 from lightly_prg.claims.finetuning import STATE
 from lightly_prg.console import Console
 from lightly_prg.evaluation import Evaluation
-from lightly_prg.files import write_json, write_text
+from lightly_prg.files import write_text
 from lightly_prg.frozen_judging import judge_encoder
+from lightly_prg.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
 from lightly_prg.measurements.suite import measure_all
 from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.rereading import reread
@@ -42,12 +43,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=8, help="Euler steps to the noise end, for the state")
     parser.add_argument("--root", help="where the data lie, if not where the recipes say")
     options = parser.parse_args(arguments)
-    for folder in options.runs:
-        for snapshot in Run(folder).snapshots:
-            path = options.out / f"{folder.name}-{snapshot.name}.json"
-            if not path.is_file():
-                write_json(path, {"run": folder.name, **measure(snapshot, options)})
+    check_neighbours(options.out, _options(options))
+    asked = {
+        snapshot: result_of(folder, snapshot, options)
+        for folder in options.runs
+        for snapshot in Run.open(folder).snapshots
+    }
+    for snapshot in missing_results(asked):
+        asked[snapshot].write({"run": snapshot.parent.parent.name, **measure(snapshot, options)})
     summarise(options.out, " ".join(["python eval/experiments/information.py", *sys.argv[1:]]))
+
+
+def result_of(folder: Path, snapshot: Path, options: argparse.Namespace) -> KeptResult:
+    """Where the result of a snapshot lies, and what decides over it."""
+    run = Run.open(snapshot)
+    about = run.description
+    older = {
+        "steps": about["training"]["steps"],
+        "num_train": min(options.train, about["data"]["num_train"]),
+    }
+    made_with = {**identity_of(run), **_options(options)}
+    return KeptResult(options.out / f"{folder.name}-{snapshot.name}.json", made_with, older)
+
+
+def _options(options: argparse.Namespace) -> dict[str, Any]:
+    return {"train": options.train, "images": options.images, "state_steps": options.steps}
 
 
 def measure(snapshot: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,18 +98,16 @@ def summarise(out: Path, command: str) -> None:
         result = json.loads(path.read_text())
         runs.setdefault(result["run"], []).append(result)
     lines = [f"Made by `{command}`.", ""]
-    names = [
-        name
-        for name in next(iter(runs.values()))[0]["measurements"]
-        if not name.endswith("_error") or name == "spectrum_error"
-    ]
+    measured = {name: None for found in runs.values() for result in found for name in result["measurements"]}
+    names = [name for name in measured if not name.endswith("_error") or name == "spectrum_error"]
     for run, found in runs.items():
         found.sort(key=lambda result: result["steps"])
         lines += [f"## {run}", "", f"| steps | {' | '.join((*ACCURACIES, *names))} |"]
         lines.append("|---" * (1 + len(ACCURACIES) + len(names)) + "|")
         for result in found:
             shown = [f"{result['accuracies'][name]:.1f}" for name in ACCURACIES]
-            shown += [f"{result['measurements'][name]:.3g}" for name in names]
+            values = [result["measurements"].get(name) for name in names]
+            shown += ["" if value is None else f"{value:.3g}" for value in values]
             lines.append(f"| {result['steps']} | {' | '.join(shown)} |")
         lines.append("")
     lines += ["## Spearman's rank correlation over the snapshots of a run, mean over runs", ""]
@@ -98,7 +116,7 @@ def summarise(out: Path, command: str) -> None:
         cells = []
         for accuracy in ACCURACIES:
             values = [
-                rank_correlation((result["measurements"][name], result["accuracies"][accuracy]) for result in found)
+                rank_correlation((result["measurements"].get(name), result["accuracies"][accuracy]) for result in found)
                 for found in runs.values()
             ]
             known = [value for value in values if value is not None]
@@ -108,4 +126,4 @@ def summarise(out: Path, command: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(told(main))

@@ -26,6 +26,7 @@ from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
 from lightly_prg.scan_features import drawn_by_class
+from lightly_prg.training.snapshots import snapshot_at, snapshot_step
 
 _FEWEST = 3  # snapshots that can be ranked
 
@@ -59,14 +60,7 @@ def kinds(options: BetterPretraining, recipe: Recipe) -> dict[str, dict[str, Any
 
 def measure(part: Part, cell: Mapping[str, Any], options: BetterPretraining) -> dict[str, Any]:
     """Measurements on validation images, a probe and a fine-tuning of the block that the recipe reads."""
-    shares = sorted(part.recipe.train.snapshots)
-    folders = part.run.snapshots
-    if len(folders) != len(shares):
-        raise UserError(
-            f"{part.run.folder} has {len(folders)} snapshots, and train.snapshots asks for {len(shares)}: remove the "
-            "run, or take shares that are further apart."
-        )
-    evaluation = part.evaluation_of(Run(folders[shares.index(cell["share"])]))
+    evaluation = part.evaluation_of(_snapshot(part, cell["share"]))
     bank = drawn_by_class(evaluation.images("train"), options.train_images, part.seed)
     probed = judge_encoder(evaluation, evaluation.prg, bank=bank, judged=evaluation.images("test"))
     trained, _ = finetuned(evaluation, schedule_of(options), steps=None)
@@ -77,6 +71,29 @@ def measure(part: Part, cell: Mapping[str, Any], options: BetterPretraining) -> 
         "probed": probed,
         "finetuned": trained,
     }
+
+
+def _snapshot(part: Part, share: float) -> Run:
+    """The network after a share of its training.
+
+    Raises:
+        UserError: If there is none, or it stands for another share too.
+    """
+    total = part.run.description["training"]["steps"]
+    step = snapshot_step(share, total)
+    same = [other for other in sorted(part.recipe.train.snapshots) if snapshot_step(other, total) == step]
+    if len(same) > 1:
+        raise UserError(
+            f"{same[0]:g} and {same[1]:g} of {total} steps are both step {step}: take shares in train.snapshots that "
+            "are further apart."
+        )
+    snapshot = snapshot_at(part.run, step)
+    if not snapshot.is_trained:
+        raise UserError(
+            f"{snapshot.folder}, the snapshot at {share:g} of the training, is not there: remove {part.run.folder}, "
+            "which is then trained again."
+        )
+    return snapshot
 
 
 def outcome(cells: Cells, options: BetterPretraining) -> Outcome:

@@ -38,6 +38,7 @@ def run_cells(claim: ClaimRecipe, folder: Path) -> list[Cell]:
                 source = None
             cell = Cell(label, seed, key, claim.recipe_of(label, seed), folder / key, source=source)
             check_run(cell, scanned=False)
+            _check_snapshots(cell)
             cells.append(cell)
     return cells
 
@@ -63,8 +64,29 @@ def _misfit(there: Recipe, here: Recipe) -> str | None:
     if difference is not None:
         key, given, wanted = difference
         return f"{key} is {given} there, {wanted} here."
-    missing = sorted(set(here.train.snapshots) - set(there.train.snapshots))
+    missing = _missing_snapshots(there, here)
     return f"it has no snapshot at {missing[0]:g} of its training." if missing else None
+
+
+def _missing_snapshots(there: Recipe, here: Recipe) -> list[float]:
+    """The shares of the training that are asked for and were not kept."""
+    return sorted(set(here.train.snapshots) - set(there.train.snapshots))
+
+
+def _check_snapshots(cell: Cell) -> None:
+    """Refuses a run in the place of the cell that kept other snapshots: no hash of a recipe tells them.
+
+    Raises:
+        UserError: With the first that is missing.
+    """
+    run = Run(cell.folder)
+    missing = _missing_snapshots(run.recipe, cell.recipe) if run.recipe_file.is_file() else []
+    if missing:
+        raise UserError(
+            f"{run.folder} has no snapshot at {missing[0]:g} of its training, but train.snapshots among the overrides "
+            f"asks for it; it has {', '.join(f'{share:g}' for share in sorted(run.recipe.train.snapshots)) or 'none'}. "
+            "Ask for these, or remove that run."
+        )
 
 
 def check_images(label: str, recipe: Recipe) -> None:

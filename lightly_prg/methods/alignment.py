@@ -25,15 +25,16 @@ class Teacher:
     Args:
         settings: ``teacher``, ``teacher_weights``, ``teacher_block`` and ``teacher_resize``.
         input_shape: ``(C, H, W)`` of the images.
+        weights: Whether it gets the weights that it learned; without them its cost can be counted.
 
     Raises:
         UserError: If there is no such network, or its activation is no grid.
     """
 
-    def __init__(self, settings: AuxiliaryRecipe, input_shape: tuple[int, ...]) -> None:
+    def __init__(self, settings: AuxiliaryRecipe, input_shape: tuple[int, ...], *, weights: bool = True) -> None:
         assert settings.teacher is not None
         self.source, self.block = settings.teacher, settings.teacher_block
-        self.encoder = _encoder_of(settings, input_shape).eval().requires_grad_(False)
+        self.encoder = _encoder_of(settings, input_shape, weights=weights).eval().requires_grad_(False)
         with torch.no_grad():
             self.dimension = self(torch.zeros(1, *input_shape)).shape[1]
 
@@ -99,18 +100,20 @@ class Alignment(nn.Module):
         return -F.cosine_similarity(projected, target.float(), dim=1).mean()
 
 
-def _encoder_of(settings: AuxiliaryRecipe, input_shape: tuple[int, ...]) -> NetworkEncoder:
-    from lightly_prg.run import load  # stands above the methods
+def _encoder_of(settings: AuxiliaryRecipe, input_shape: tuple[int, ...], *, weights: bool) -> NetworkEncoder:
+    from lightly_prg.methods.build import build_encoder  # these two stand above
+    from lightly_prg.run import Run, load
 
     source, resize = str(settings.teacher), settings.teacher_resize
     if source.startswith(("timm:", "torchvision:")):
         size = resize if resize is not None else input_shape[-1]
-        found = build_pretrained(source, weights=settings.teacher_weights, image_size=size)
+        wanted = settings.teacher_weights if weights else "none"
+        found = build_pretrained(source, weights=wanted, image_size=size)
         shape = (3, *input_shape[1:])
         return NetworkEncoder(found.network, input_shape=shape, mean=found.mean, std=found.std, resize=resize)
     if not Path(source).is_dir():
         raise UserError(f"auxiliary.teacher is {source!r}; allowed are timm:NAME, torchvision:NAME and a run folder.")
-    encoder = load(source)
+    encoder = load(source) if weights else build_encoder(Run(Path(source)).description)
     if not isinstance(encoder, NetworkEncoder):
         raise UserError(f"{source} holds a flow; a teacher is a network that is run once, such as SimCLR's or MAE's.")
     if resize is not None:

@@ -30,7 +30,8 @@ class Auxiliary(nn.Module):
         velocity: The velocity network, which is not kept.
         path: Its path.
         input_shape: ``(C, H, W)``.
-        decay: Of the averaged head, for losses with a teacher of their own.
+        seed: Of noise and tau.
+        teacher_weights: Whether a teacher gets the weights that it learned; without them its cost can be counted.
 
     Attributes:
         head: What stands between the activation and the loss; it is trained and then thrown away.
@@ -50,8 +51,8 @@ class Auxiliary(nn.Module):
         path: Path,
         input_shape: tuple[int, ...],
         *,
-        decay: float,
         seed: int,
+        teacher_weights: bool = True,
     ) -> None:
         super().__init__()
         self.settings, self.path, self.seed = settings, path, seed
@@ -59,7 +60,9 @@ class Auxiliary(nn.Module):
         with torch.no_grad():
             read = self._activation(velocity, torch.full((1,), path.tau_min), torch.zeros(1, *input_shape))
         self.criterion = ViewLoss(settings) if self.reads_views else None
-        self.teacher = Teacher(settings, input_shape) if settings.loss == "align" else None
+        self.teacher: Teacher | None = None
+        if settings.loss == "align":
+            self.teacher = Teacher(settings, input_shape, weights=teacher_weights)
         self.head = nn.Identity()
         if self.reads_views:
             self.head = projection_head(settings, pool(read, settings.pool).shape[1])
@@ -67,7 +70,6 @@ class Auxiliary(nn.Module):
             if read.ndim != 4:
                 raise ValueError(f"Block {settings.block!r} gives {tuple(read.shape)}; alignment needs (B, C, h, w).")
             self.head = Alignment(read.shape[1], settings.projection.hidden, self.teacher.dimension)
-        self.decay = decay
         self.averaged_head: nn.Module | None = None
         if self.criterion is not None and self.criterion.needs_teacher:
             # Built anew: weight normalisation, which DINO's head has, cannot be copied.
@@ -101,13 +103,21 @@ class Auxiliary(nn.Module):
             raise ValueError(f"{self.settings.loss} compares two views of each image; the batch has {len(views)}.")
         assert self.criterion is not None
         x, tau = self._carry(torch.cat(list(views)), position, share)
-        projections = self.head(self._pooled(velocity, tau, x))
-        teacher = None
-        if self.averaged_head is not None:
-            with torch.no_grad():
-                teacher = self.averaged_head(self._pooled(averaged, tau, x))
-        loss: Tensor = self.criterion(projections, teacher)
+        loss: Tensor = self.criterion(self.project(velocity, tau, x), self.project_averaged(averaged, tau, x))
         return loss
+
+    def project(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
+        """What the loss compares: the block's activation at ``x``, pooled, behind the head."""
+        projections: Tensor = self.head(self._pooled(velocity, tau, x))
+        return projections
+
+    @torch.no_grad()
+    def project_averaged(self, averaged: nn.Module, tau: Tensor, x: Tensor) -> Tensor | None:
+        """The same of the averaged network and head; None where the loss needs no teacher."""
+        if self.averaged_head is None:
+            return None
+        projections: Tensor = self.averaged_head(self._pooled(averaged, tau, x))
+        return projections
 
     def _carry(self, x: Tensor, position: int, share: tuple[int, slice]) -> tuple[Tensor, Tensor]:
         """Two views ``(2 B, C, H, W)`` to random positions near the data, with noise drawn for the global batch."""
@@ -138,10 +148,14 @@ class Auxiliary(nn.Module):
         loss: Tensor = self.head(activations, self.teacher(images))
         return loss
 
-    def follow(self) -> None:
-        """Moves the averaged head, after an optimiser step."""
+    def follow(self, decay: float) -> None:
+        """Moves the averaged head, after an optimiser step.
+
+        Args:
+            decay: That of the averaged network in this step: both are one teacher, and warm up together.
+        """
         if self.averaged_head is not None:
-            update_momentum(self.head, self.averaged_head, m=self.decay)
+            update_momentum(self.head, self.averaged_head, m=decay)
 
 
 class ReadVelocity:

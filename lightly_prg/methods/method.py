@@ -107,6 +107,11 @@ class Method(LightningModule):
         """Everything that the loss trains."""
         return [self.network]
 
+    @property
+    def leaves_weights_untouched(self) -> bool:
+        """Whether some of the trained modules' weights get no gradient, and stay what they are."""
+        return False
+
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The loss of a batch, and that of the online classifier where it is asked for."""
         views = as_views(batch)

@@ -102,9 +102,7 @@ class PRG(Method):
         self.criterion = FlowMatchingLoss(path=self.path, coupling=coupling, tau_sampling=tau_sampling)
         self.auxiliary: Auxiliary | None = None
         if auxiliary is not None and auxiliary.is_active:
-            self.auxiliary = Auxiliary(
-                auxiliary, backbone, self.path, self.input_shape, decay=self.optimization.ema_decay, seed=seed
-            )
+            self.auxiliary = Auxiliary(auxiliary, backbone, self.path, self.input_shape, seed=seed)
         self.finish(num_classes)
 
     @property
@@ -180,11 +178,17 @@ class PRG(Method):
         """The velocity network, and the head of the auxiliary loss."""
         return [self.velocity] if self.auxiliary is None else [self.velocity, self.auxiliary.head]
 
+    @property
+    def leaves_weights_untouched(self) -> bool:
+        """Without flow matching nothing reaches the blocks behind the one that the auxiliary loss reads."""
+        return self.auxiliary is not None and self.auxiliary.settings.flow_weight == 0.0
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimiser step, after which everything that is averaged follows."""
+        decay = self.ema.next_decay
         super().optimizer_step(*args, **kwargs)
         if self.auxiliary is not None:
-            self.auxiliary.follow()
+            self.auxiliary.follow(decay)
 
     def validation_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The held-out loss, for Trainers that validate."""

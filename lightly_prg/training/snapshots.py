@@ -11,6 +11,16 @@ from pytorch_lightning.callbacks import Callback
 from lightly_prg.run import Run
 
 
+def snapshot_step(share: float, total: int) -> int:
+    """After how many of ``total`` batches a share of the training is done."""
+    return round(share * total)
+
+
+def snapshot_at(run: Run, step: int) -> Run:
+    """The snapshot of a run after a batch, whether it is there or not."""
+    return Run(run.folder / "snapshots" / f"step-{step:06d}")
+
+
 class Snapshots(Callback):
     """Exports the averaged weights into ``snapshots/step-000123`` after given shares of the training.
 
@@ -35,7 +45,7 @@ class Snapshots(Callback):
         cost: Callable[[int], Mapping[str, Any]],
     ) -> None:
         self.run = run
-        self.positions = {round(share * total) for share in shares}
+        self.positions = {snapshot_step(share, total) for share in shares}
         self.data = data
         self.cost = cost
 
@@ -53,7 +63,6 @@ class Snapshots(Callback):
         if not wanted or not trainer.is_global_zero:
             return
         recipe = self.run.recipe
-        name = f"step-{position:06d}"
-        snapshot = Run(self.run.folder / "snapshots" / name)
-        snapshot.create(recipe.model_copy(update={"name": f"{recipe.name}-{name}"}))
+        snapshot = snapshot_at(self.run, position)
+        snapshot.create(recipe.model_copy(update={"name": f"{recipe.name}-{snapshot.folder.name}"}))
         snapshot.export(module.encoder().to(module.device), data=self.data, training=self.cost(position))

@@ -10,6 +10,7 @@ import pytest
 from commands import call
 
 from lightly_prg.claims import pretraining_helps, runner, solvers
+from lightly_prg.claims.pretraining import run_cells
 from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.studies import STUDIES
@@ -137,3 +138,13 @@ def test_command__prints_the_findings_and_the_verdict(
     content = json.loads((out / "result.json").read_text())
     assert content["command"] == f"lightly-prg compare {file} 'seeds=[0]' margin=3"
     assert (content["seeds"], content["margin"]) == ([0], 3)
+
+
+def test_snapshots__are_those_that_are_asked_for(make_claim: MakeClaim, runs: Path) -> None:
+    """As many as before at other shares are other networks; more than are asked for do no harm."""
+    claim = make_claim("solvers", seeds=[0])
+    other = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0, 0.67, 1]")})
+    with pytest.raises(UserError, match=r"digits-seed0 has no snapshot at 0\.67 .* it has 0, 0\.34, 1\."):
+        run_cells(other, runs)
+    fewer = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0, 1]")})
+    assert [cell.folder for cell in run_cells(fewer, runs)] == [runs / "digits-seed0"]

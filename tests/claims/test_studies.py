@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.study import Cells, Measured
 from lightly_prg.errors import UserError
 from lightly_prg.measurements.round_trips import round_trip_curve
+from lightly_prg.run import Run
 
 MakeClaim = Callable[..., ClaimRecipe]
 
@@ -147,6 +149,20 @@ class TestBetterPretraining:
         }
         assert "fine-tuned accuracy, after 100 % of the training less after 34 % of the training" in findings
 
+    def test_snapshot__is_found_by_its_step(self, runs: Path, make_claim: MakeClaim) -> None:
+        def part(*shares: float) -> Any:
+            claim = make_claim("better_pretraining", seeds=[0])
+            overrides = (*claim.overrides, f"train.snapshots={list(shares)}")
+            recipe = claim.model_copy(update={"overrides": overrides}).recipe_of("digits", 0)
+            return SimpleNamespace(run=Run(runs / "digits-seed0"), recipe=recipe)
+
+        names = [better_pretraining._snapshot(part(0.34, 1), share).folder.name for share in (0.34, 1)]
+        assert names == ["step-000001", "step-000003"], "a run with more snapshots serves"
+        with pytest.raises(UserError, match=r"step-000002, the snapshot at 0\.67 of the training, is not there"):
+            better_pretraining._snapshot(part(0, 0.67, 1), 0.67)
+        with pytest.raises(UserError, match=r"0\.34 and 0\.35 of 3 steps are both step 1"):
+            better_pretraining._snapshot(part(0.34, 0.35, 1), 0.34)
+
     def test_outcome__ranks_snapshots_and_turns_what_is_better_when_less(self, make_claim: MakeClaim) -> None:
         options: Any = make_claim("better_pretraining").study
         accuracies = {0: (10, 20, 30), 1: (10, 30, 20), 2: (10, 10, 10)}
@@ -173,7 +189,7 @@ class TestBetterPretraining:
     def test_run_without_its_snapshots__is_told(self, make_claim: MakeClaim, tmp_path: Path) -> None:
         claim = make_claim("better_pretraining", seeds=[0])
         overrides = (*claim.overrides, "train.snapshots=[0,0.34,0.67,1]")
-        with pytest.raises(UserError, match=r"has 3 snapshots, and train\.snapshots asks for 4"):
+        with pytest.raises(UserError, match=r"has no snapshot at 0\.67 of its training"):
             run_claim(claim.model_copy(update={"overrides": overrides}), out=tmp_path / "c03")
 
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lightly_prg.errors import UserError
 from lightly_prg.recipe import load_recipe
+from lightly_prg.run import Run
 from lightly_prg.train import train
 
 SCRIPT = Path(__file__).parents[2] / "eval/experiments/finetune_through_ode.py"
@@ -67,9 +70,9 @@ def test_cells__are_measured_once(script: Any, run: Path, tmp_path: Path, monkey
     calls: list[str] = []
     original = script.measure
 
-    def measure(cell: Any, name: str, *rest: Any) -> None:
-        calls.append(name)
-        original(cell, name, *rest)
+    def measure(cell: Any, kept: Any, *rest: Any) -> None:
+        calls.append(kept.path.stem)
+        original(cell, kept, *rest)
 
     monkeypatch.setattr(script, "measure", measure)
     some = ["--modes", "full", "--features", "state", "--betas", "0.1"]
@@ -91,6 +94,55 @@ def test_cells__are_measured_once(script: Any, run: Path, tmp_path: Path, monkey
     (tmp_path / f"{names[1]}.json").unlink()
     assert script.main(arguments(run, tmp_path, *some)) == 0
     assert calls == [*names, names[1]]
+
+
+def test_other_options_or_weights__are_refused(script: Any, run: Path, tmp_path: Path) -> None:
+    some = ["--modes", "head", "--features", "block"]
+    assert script.main(arguments(run, tmp_path, *some)) == 0
+    file = tmp_path / "digits-pretrained-head-block-beta0-seed0.json"
+    before = file.read_bytes()
+    with pytest.raises(UserError, match=r"beta0-seed0\.json was made otherwise: labels is 2\.0 there, 3\.0 here"):
+        script.main(arguments(run, tmp_path, *some, "--labels", "3"))
+    with pytest.raises(UserError, match=r"rates is \[0\.001\] there, \[0\.01\] here"):
+        script.main(arguments(run, tmp_path, *some, "--rates", "1e-2"))
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    description = json.loads((other / "encoder.json").read_text())
+    (other / "encoder.json").write_text(json.dumps({**description, "weights_crc32": 1}))
+    with pytest.raises(UserError, match="weights_crc32 is"):
+        script.main(arguments(other, tmp_path, *some))
+    # What decides nothing in a cell is not asked of it.
+    assert script.main(arguments(run, tmp_path, *some, "--steps", "3", "--rank", "2")) == 0
+    assert file.read_bytes() == before
+
+
+def test_results_of_the_repository__are_those_of_their_command(script: Any, tmp_path: Path) -> None:
+    """They are from before files said what they were made with, and are told apart by what they do hold."""
+    words = ["runs/a", "--out", "here", "--labels", "100", "--epochs", "5", "--rates", "1e-3", "3e-3", "--steps", "4"]
+    files = sorted(SCRIPT.parents[1].glob("results/finetune_through_ode/*.json"))
+    assert len(files) == 42
+    for file in files:
+        content = json.loads(file.read_text())
+        about = content["cell"]
+        run = Run(tmp_path / file.stem)
+        recipe = load_recipe("quickstart", [f"seed={about['seed']}"])
+        data = recipe.data.model_copy(update={"name": about["data"]})
+        run.__dict__["recipe"] = recipe.model_copy(update={"data": data})
+        run.__dict__["description"] = {"recipe_sha256": content["recipe_sha256"], "weights_crc32": 7}
+        cell = script.Cell(*(about[key] for key in ("start", "mode", "feature", "beta")))
+
+        def kept(cell: Any, run: Run, out: Path, *more: str) -> Any:
+            return script.result_of(cell, run, script.parser().parse_args([*words, *more, "--out", str(out)]))
+
+        assert kept(cell, run, file.parent).is_there()
+        with pytest.raises(UserError, match=r"options\.labels is 100 there, 50"):
+            kept(cell, run, file.parent, "--labels", "50").is_there()
+        decides = {"state": ("--steps", "3"), "block": ("--block-tau", "0.2")}[about["feature"]]
+        with pytest.raises(UserError, match="was made otherwise"):
+            kept(cell, run, file.parent, *decides).is_there()
+        if about["mode"] == "lora":
+            with pytest.raises(UserError, match=r"options\.adapter is"):
+                kept(cell, run, file.parent, "--rank", "4").is_there()
 
 
 def test_partial__trains_the_later_half_before_the_feature(script: Any, run: Path, tmp_path: Path) -> None:

@@ -71,8 +71,26 @@ def test_every_loss__trains_network_and_head_in_one_step(loss: str) -> None:
     assert loss == "dispersive" or any(p.grad is not None and bool(p.grad.any()) for p in head)
     optimiser = torch.optim.SGD([p for m in prg.trained_modules() for p in m.parameters()], lr=1e-3)
     optimiser.step()
-    prg.auxiliary.follow()
+    prg.auxiliary.follow(0.5)
     assert prg.loss(parts, position=1).isfinite()
+
+
+def test_averaged_head__warms_up_with_the_averaged_network() -> None:
+    """After one step both are a tenth of what they were and nine tenths of what they are: one teacher."""
+    prg = model({"loss": "dino"})
+    assert prg.auxiliary is not None
+    assert prg.auxiliary.averaged_head is not None
+    pairs = [(prg.velocity, prg.ema.module), (prg.auxiliary.head, prg.auxiliary.averaged_head)]
+    with torch.no_grad():
+        for trained, _ in pairs:
+            for parameter in trained.parameters():
+                parameter.add_(1.0)
+    for decay in (1 / 10, 2 / 11):
+        before = [[p.clone() for p in averaged.parameters()] for _, averaged in pairs]
+        prg.optimizer_step(0, 0, torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]))
+        for (trained, averaged), olds in zip(pairs, before, strict=True):
+            for new, old, now in zip(averaged.parameters(), olds, trained.parameters(), strict=True):
+                torch.testing.assert_close(new, decay * old + (1 - decay) * now)
 
 
 def test_auxiliary_loss_alone__leaves_the_expanding_half_at_zero() -> None:

@@ -5,15 +5,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from commands import call
 
+from lightly_prg.console import Console
 from lightly_prg.eval import embed
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
+from lightly_prg.train import build_module, load_splits, train
 
 RECIPE = [
     "quickstart",
@@ -53,6 +58,10 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
 
 
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.equal(one.detach(), other)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("processes")
@@ -89,6 +98,47 @@ def test_two_processes__share_the_embedding_and_count_each_image_once(
         alone = embed(evaluation.encoder("run"), images, **options)
         assert shared.names == alone.names
         np.testing.assert_array_equal(shared.features, alone.features)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+@pytest.mark.parametrize(("weight", "asked"), [(0, {"find_unused_parameters": True}), (1, {})])
+def test_weights_without_a_gradient__are_looked_for_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, weight: int, asked: dict[str, bool]
+) -> None:
+    class Started(Exception):
+        pass
+
+    def fit(trainer: Any, *arguments: Any, **options: Any) -> None:
+        raise Started(trainer.strategy._ddp_kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    auxiliary = f"method.auxiliary={{loss: ntxent, flow_weight: {weight}}}"
+    devices = ["train.devices=2", f"train.strategy={strategy}"]
+    with pytest.raises(Started) as started:
+        train(load_recipe(RECIPE[0], [*RECIPE[1:], auxiliary, *devices]), out=tmp_path / "run")
+    assert started.value.args == (asked,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "auto"])
+def test_auxiliary_loss_alone__trains_as_far_as_its_block(folder: Path, strategy: str) -> None:
+    """The weights behind the block get no gradient, for which DDP would wait."""
+    alone = (
+        "method.auxiliary={loss: ntxent, flow_weight: 0, projection: {hidden: 8, output: 4}}",
+        "train.epochs=1",
+        "eval.knn=null",
+        "eval.controls=[]",
+    )
+    state = run(folder / f"alone-{strategy}", *alone, "train.devices=2", f"train.strategy={strategy}")
+    recipe = load_recipe(RECIPE[0], [*RECIPE[1:], *alone])
+    module = build_module(recipe, load_splits(recipe, Console(quiet=True)), trust=False)
+    changed = {name for name, value in module.velocity.named_parameters() if not same(value, state[f"velocity.{name}"])}
+    behind = {name for name, _ in module.velocity.named_parameters() if name.startswith(("up", "norm", "out"))}
+    assert behind
+    assert not changed & behind
+    assert {name.split(".")[0] for name in changed} >= {"down", "middle"}
+    for name in behind:
+        assert same(state[f"velocity.{name}"], state[f"ema.module.{name}"]), "and so it is exported"
 
 
 @pytest.mark.slow
