@@ -121,6 +121,8 @@ def test_embed(tmp_path: Path, kills: int, chance: Random, how: str, share: floa
             assert found.keys() == expected.keys()
             assert all(np.array_equal(found[key], expected[key]) for key in expected)
         for facts in (folder / "embeddings").glob("*.json"):
+            if is_temporary(facts):  # nobody reads what was being written
+                continue
             features = np.load(facts.with_suffix(".npy"))
             assert zlib.crc32(features.tobytes()) == json.loads(facts.read_text())["crc32"]
 
