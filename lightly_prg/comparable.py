@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lightly_prg.data import resolved_shape
@@ -78,7 +77,7 @@ def conditions_of(recipe: Recipe) -> Iterator[Condition]:
     size, channels = resolved_shape(data)
     yield Condition("data", "data.name", data.name)
     if data.name == "folder":
-        yield Condition("root", "data.root", str(Path(data.root).resolve()))
+        yield Condition("root", "data.root", data.place)
     yield Condition("size", "data.image_size", size)
     yield Condition("channels", "data.channels", channels)
     yield Condition("validation", "data.validation_fraction", data.validation_fraction)

@@ -142,7 +142,7 @@ def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str
     for recipe in (there, here):
         content = recipe.training_content()
         if recipe.data.name == "folder":
-            content["data"]["root"] = _place(recipe)
+            content["data"]["root"] = recipe.data.place
         if scanned:
             for key in ("feature", "ode"):
                 content["method"].pop(key, None)
@@ -153,7 +153,12 @@ def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str
 def _rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
     """The recipe of a run; where its folder of images was only moved, with the place that the folder has now."""
     recipe = run.recipe
-    if images is None or recipe.data.name != "folder" or here.data.name != "folder" or _place(recipe) == _place(here):
+    if (
+        images is None
+        or recipe.data.name != "folder"
+        or here.data.name != "folder"
+        or recipe.data.place == here.data.place
+    ):
         return recipe
     if _trained_on(run) != images.facts(here).fingerprint:
         return recipe
@@ -170,10 +175,6 @@ def _has_other_images(run: Run, here: Recipe, images: Images | None) -> bool:
 def _trained_on(run: Run) -> str | None:
     noted: str | None = run.description["data"].get("fingerprint") if run.is_trained else None
     return noted
-
-
-def _place(recipe: Recipe) -> str:
-    return str(Path(recipe.data.root).resolve())
 
 
 def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:

@@ -10,7 +10,6 @@ from typing import Any
 from rich.markup import escape
 
 from lightly_prg.comparison_cells import Cell
-from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_records import Records
 from lightly_prg.errors import UserError
@@ -99,6 +98,3 @@ def check_folder(folder: Path) -> None:
     """
     if Run(folder).recipe_file.is_file():
         raise UserError(f"{folder} is a run; a comparison needs a folder of its own: choose another with --out.")
-
-
-__all__ = ["Images", "Work", "check_folder"]

@@ -69,8 +69,7 @@ def _refuse(path: Path, pairs: Iterable[tuple[str, Any, Any]]) -> None:
 
 def identity_of(run: Run) -> dict[str, Any]:
     """What tells a run from all others, whatever its folder is called."""
-    description = run.description
-    return {"recipe_sha256": description["recipe_sha256"], "weights_crc32": description.get("weights_crc32")}
+    return {"recipe_sha256": run.description["recipe_sha256"], "weights_crc32": run.weights_crc32}
 
 
 def missing_results(asked: Mapping[Any, KeptResult]) -> list[Any]:

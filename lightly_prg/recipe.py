@@ -62,7 +62,12 @@ class DataRecipe(Section):
     @property
     def title(self) -> str:
         """What tables and file names call the set: its name, or that of the folder."""
-        return Path(self.root).resolve().name if self.name == "folder" else self.name
+        return Path(self.place).name if self.name == "folder" else self.name
+
+    @property
+    def place(self) -> str:
+        """Where the images lie, however ``root`` says it: of a folder, that is what it is."""
+        return str(Path(self.root).resolve())
 
 
 class TrainRecipe(Section):
@@ -218,6 +223,15 @@ def shipped_recipes() -> dict[str, str]:
     folder = resources.files("lightly_prg.recipes")
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def has_key(path: Path, key: str) -> bool:
+    """Whether a file is a YAML mapping with this key, which tells kinds of recipes apart; a damaged one has none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and key in content
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

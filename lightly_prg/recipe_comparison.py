@@ -24,6 +24,7 @@ from lightly_prg.recipe import (
     Recipe,
     apply_override,
     explained,
+    has_key,
     load_recipe,
     nearest,
 )
@@ -249,13 +250,7 @@ def is_comparison(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return (path / "comparison.yaml").is_file()
-    if not path.is_file():
-        return source in shipped_comparisons()
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "methods" in content
+    return has_key(path, "methods") if path.is_file() else source in shipped_comparisons()
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> ComparisonRecipe:

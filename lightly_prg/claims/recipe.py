@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lightly_prg.claims.recipe_studies import StudyRecipe
 from lightly_prg.errors import UserError
-from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, load_recipe, nearest
+from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, has_key, load_recipe, nearest
 from lightly_prg.recipe_section import Integer, Number, Section
 
 PREFIX = "claims/"
@@ -120,13 +120,7 @@ def shipped_claims() -> dict[str, str]:
 def is_claim(source: str) -> bool:
     """Whether a name or path is meant as that of a claim: ``claims/...``, or a file or folder that holds one."""
     path = _file_of(source)
-    if path is None:
-        return source.startswith(PREFIX)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "study" in content
+    return source.startswith(PREFIX) if path is None else has_key(path, "study")
 
 
 def load_claim(source: str | Path, overrides: Sequence[str] = ()) -> ClaimRecipe:

@@ -48,10 +48,9 @@ def encoder_name(name: str) -> Any:
 
 def solver_name(name: str) -> str:
     """The name of a solver, checked."""
-    from lightly_prg.flow import REVERSIBLE_SOLVERS, SOLVERS
+    from lightly_prg.flow.solver import ALL_SOLVERS
 
-    known = (*SOLVERS, *REVERSIBLE_SOLVERS, "ddim")
-    refuse(name not in known, f"There is no solver {name!r}; allowed are {', '.join(known)}.")
+    refuse(name not in ALL_SOLVERS, f"There is no solver {name!r}; allowed are {', '.join(ALL_SOLVERS)}.")
     return name
 
 

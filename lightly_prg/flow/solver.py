@@ -23,6 +23,7 @@ from lightly_prg.flow.paths import Path, Velocity
 # the step changes, as it does around a knot, explicit_adams diverges and implicit_adams falls to
 # second order; implicit_adams also stops its iteration after four rounds, converged or not.
 SOLVERS = ("euler", "midpoint", "heun2", "heun3", "rk4", "dopri5")
+ALL_SOLVERS = (*SOLVERS, *REVERSIBLE_SOLVERS, "ddim")
 GRADIENTS = ("full", "checkpoint", "adjoint")
 
 
@@ -146,8 +147,7 @@ def integrate(
         FloatingPointError: If the state became infinite or NaN, or an adaptive step vanished.
     """
     if solver not in SOLVERS:
-        known = ", ".join((*SOLVERS, *REVERSIBLE_SOLVERS, "ddim"))
-        raise ValueError(f"Unknown solver {solver!r}: use one of {known}.")
+        raise ValueError(f"Unknown solver {solver!r}: use one of {', '.join(ALL_SOLVERS)}.")
     if gradient == "reversible":
         raise ValueError(
             f"The reversible gradient needs a reversible solver, {', '.join(REVERSIBLE_SOLVERS)}, got {solver!r}."
