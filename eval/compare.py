@@ -155,15 +155,22 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         "Budget": f"{budget['amount']:g} {_UNITS[budget['kind']]} of training for every method"
         if budget
         else "as long as each recipe says",
-        "Feature": "chosen for every method by a scan on validation images"
-        if about.get("scan")
-        else "as each recipe says",
+        "Feature": _chosen(about),
         "May differ": ", ".join(about.get("may_differ", [])),
         "Reference": comparison.reference,
         "Device": _joined(lookup(first, "training", "device"), lookup(first, "training", "precision"), _machine()),
         "Versions": ", ".join(f"{key} {value}" for key, value in (first.get("versions") or {}).items()),
     }
     return [(term, text) for term, text in facts.items() if text]
+
+
+def _chosen(about: Mapping[str, Any]) -> str:
+    """How the features came about."""
+    if not about.get("scan"):
+        return "as each recipe says"
+    taus = about.get("scan_taus")
+    where = f", of a flow at tau {', '.join(f'{tau:g}' for tau in taus)}" if taus else ""
+    return f"chosen for every method by a scan on validation images{where}"
 
 
 def _joined(*parts: Any) -> str:

@@ -88,6 +88,7 @@ def compare(
                 images,
                 trust,
                 console,
+                recipe.scan_taus,
             ),
             facts={
                 "name": recipe.name,
@@ -100,6 +101,7 @@ def compare(
                     label: describe_cost(cost, steps=_steps(cells, label, data)) for label, cost in costs.items()
                 },
                 "scan": recipe.scan,
+                "scan_taus": recipe.scan_taus,
                 "may_differ": list(recipe.may_differ),
             },
             train=lambda cell: trained(

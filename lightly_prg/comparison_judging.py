@@ -20,6 +20,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear, result_to_dict
 from lightly_prg.eval.common_dimension import to_common_dimension
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_json, write_text
 from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load_recipe, parse_recipe
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
@@ -63,6 +64,7 @@ class Judge:
         images: Gives the images of a recipe.
         trust: Whether the recipes' code may run.
         console: Where progress is shown.
+        scan_taus: Positions that a scan looks at on the path of a flow; None: its own.
     """
 
     evaluators: EvaluatorsRecipe
@@ -70,13 +72,16 @@ class Judge:
     images: Images
     trust: bool
     console: Console
+    scan_taus: tuple[float, ...] | None = None
 
     def scan(self, cell: Cell, records: Records) -> None:
         """Chooses the feature of a run on validation images and stores it in the run.
 
         A scan that was cut off starts from the run as it was trained, so that it comes to the same choice.
         """
-        request = {"criterion": None}
+        request: dict[str, Any] = {"criterion": None}
+        if self.scan_taus is not None:
+            request["taus"] = list(self.scan_taus)
         made_of = self.made_of(cell)
         sha256 = Run(cell.folder).description["recipe_sha256"]
         if records.known("scan", request=request, recipe_sha256=sha256, made_of=made_of):
@@ -84,7 +89,8 @@ class Judge:
         _undo_scan(Run(cell.folder), records.folder / "unscanned.json")
         run = Run(cell.folder)
         evaluation = Evaluation(run, data=self.images.of(cell.recipe), console=self.console, trust=self.trust)
-        result = result_to_dict(scan(evaluation, write=True))
+        taus = self.scan_taus if isinstance(evaluation.trained, PRGEncoder) else None
+        result = result_to_dict(scan(evaluation, taus=taus, write=True))
         kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")
         records.measured(
             "scan",

@@ -116,6 +116,6 @@ def steps_to(path: Path, ode: OdeSpec, taus: Sequence[float], steps: int) -> tup
 
 
 def ode_of(ode: OdeSpec, cell: Cell) -> OdeSpec:
-    """The integration that takes a cell's steps."""
-    changes: dict[str, Any] = {"steps": cell.steps} if cell.steps else {}
+    """The integration that takes a cell's steps, which are even, as those of a scan are."""
+    changes: dict[str, Any] = {"steps": cell.steps, "grid": "even"} if cell.steps else {}
     return ode.model_copy(update=changes)

@@ -45,6 +45,7 @@ def extract_features(
         gradient=ode.gradient,
         rtol=ode.rtol,
         atol=ode.atol,
+        grid=ode.grid,
     )
     last = len(taus) - 1
     parts = [

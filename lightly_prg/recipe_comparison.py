@@ -28,7 +28,7 @@ from lightly_prg.recipe import (
     load_recipe,
     nearest,
 )
-from lightly_prg.recipe_section import Integer, Number, Positive, Section
+from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section
 from lightly_prg.run import Run
 
 # What a fine-tuning may have of its own in a method; all else is the comparison's.
@@ -131,6 +131,8 @@ class ComparisonRecipe(Section):
         budget: None: as long as the recipes say.
         evaluators: What is measured.
         scan: Whether each method's feature is chosen on validation images before it is judged.
+        scan_taus: Positions on the path of a flow that the scan looks at; None: those of ``lightly-prg scan``. Few
+            bound what an embedding costs: the scan also offers the features of all its positions together.
         split: What is judged.
         batch_size: Of embedding.
         may_differ: What methods may differ in although a comparison needs it equal: what it is about.
@@ -146,6 +148,7 @@ class ComparisonRecipe(Section):
     budget: BudgetRecipe | None = None
     evaluators: EvaluatorsRecipe = EvaluatorsRecipe()
     scan: bool = False
+    scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
     split: Literal["validation", "test"] = "validation"
     batch_size: Positive = 250
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()

@@ -36,10 +36,12 @@ class OdeSpec(Section):
     """How the ODE between data and noise is integrated.
 
     Attributes:
-        solver: One of torchdiffeq's solvers, see ``lightly_prg.flow.SOLVERS``; ``ddim``, see ``lightly_prg.flow.ddim``;
-            or ``reversible_`` and one of the fixed-step solvers, such as ``reversible_midpoint``: twice the
-            evaluations, and every step can be undone.
+        solver: One of torchdiffeq's solvers, see ``lightly_prg.flow.SOLVERS``; ``ab2``, see ``lightly_prg.flow.adams``;
+            ``ddim``, see ``lightly_prg.flow.ddim``; or ``reversible_`` and one of the fixed-step solvers, such as
+            ``reversible_midpoint``: twice the evaluations, and every step can be undone.
         steps: Steps from the data to the largest tau that is asked for (fixed-step solvers).
+        grid: ``even`` steps, or ``quadratic`` ones, which are short near the data, where the velocity changes fastest.
+            A scan takes even steps, so that it can read every tau on one way.
         gradient: How gradients pass through it: ``full``, ``checkpoint`` (exact, the memory of one evaluation),
             ``adjoint`` (torchdiffeq's, biased for coarse grids) or ``reversible`` (exact to rounding, with a reversible
             solver alone; memory independent of the steps).
@@ -49,6 +51,7 @@ class OdeSpec(Section):
 
     solver: str = "euler"
     steps: Positive = 8
+    grid: Literal["even", "quadratic"] = "even"
     gradient: Literal["full", "checkpoint", "adjoint", "reversible"] = "checkpoint"
     rtol: Annotated[Number, Field(gt=0.0)] = 1e-5
     atol: Annotated[Number, Field(gt=0.0)] = 1e-5

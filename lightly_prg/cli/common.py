@@ -23,7 +23,7 @@ EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control
 SolverOption = Annotated[
     str,
     typer.Option(
-        "--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ddim; or reversible_midpoint and its like."
+        "--solver", help="euler, midpoint, heun2, heun3, rk4, dopri5, ab2, ddim; or reversible_midpoint and its like."
     ),
 ]
 

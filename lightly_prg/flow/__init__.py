@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightly_prg.flow.adams import AB2
 from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
 from lightly_prg.flow.coupling import COUPLINGS, couple
 from lightly_prg.flow.ddim import DDIM
@@ -21,12 +22,14 @@ from lightly_prg.flow.paths import (
 from lightly_prg.flow.reversible import ReversibleState, decode_reversible, encode_reversible, generate_reversible
 from lightly_prg.flow.reversible_solver import REVERSIBLE_GRADIENTS
 from lightly_prg.flow.scheduler_path import SchedulerPath
-from lightly_prg.flow.solver import GRADIENTS, SOLVERS, CountedVelocity, Trajectory, time_grid
+from lightly_prg.flow.solver import GRADIENTS, GRIDS, SOLVERS, CountedVelocity, Trajectory, time_grid
 
 __all__ = [
+    "AB2",
     "COUPLINGS",
     "DDIM",
     "GRADIENTS",
+    "GRIDS",
     "PATHS",
     "QUANTITIES",
     "REVERSIBLE_GRADIENTS",

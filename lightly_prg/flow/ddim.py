@@ -32,6 +32,7 @@ def integrate_ddim(
     *,
     steps: int,
     gradient: str,
+    grid: str,
 ) -> Trajectory:
     """Solves from ``x`` at ``start`` through ``knots``, up or down; arguments as in `encode`.
 
@@ -70,7 +71,7 @@ def integrate_ddim(
     if not knots:
         return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
 
-    tau = time_grid(start, knots, steps)
+    tau = time_grid(start, knots, steps, grid=grid)
     positions = positions_as(tau, x).to(x.device)
     states = [x]
     for index, (here, there) in enumerate(pairwise(tau.tolist())):

@@ -14,7 +14,6 @@ from lightly_prg.flow.solver import CountedVelocity, data_end, integrate, noise_
 
 DIVERGENCES = ("hutchinson", "exact")
 PROBES = ("rademacher", "gaussian")
-GRIDS = ("quadratic", "even")
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +119,7 @@ def log_likelihood(
         tau_end: The noise end; by default the path's ``tau_max``, or 1.
         steps: Steps between them.
         solver: One of `SOLVERS`.
-        grid: One of `GRIDS`. ``"quadratic"`` puts the positions at ``(i / steps)^2`` of the way: near the data the
+        grid: One of `GRIDS`. ``"quadratic"`` has its short steps near the data (see `time_grid`): there the
             divergence of a trained network changes fastest, and even steps are wrong by a tenth of a bit per dimension
             where these have converged. An adaptive solver chooses its own.
         rtol: Relative tolerance of an adaptive solver.
@@ -143,8 +142,6 @@ def log_likelihood(
         raise ValueError(f"Unknown divergence {divergence!r}: use one of {', '.join(DIVERGENCES)}.")
     if probe not in PROBES:
         raise ValueError(f"Unknown probe {probe!r}: use one of {', '.join(PROBES)}.")
-    if grid not in GRIDS:
-        raise ValueError(f"Unknown grid {grid!r}: use one of {', '.join(GRIDS)}.")
     if probes < 1 or batch_size < 1:
         raise ValueError(f"probes and batch_size must be at least 1, got {probes} and {batch_size}.")
     if not 0 < noise_std < math.inf:
@@ -156,10 +153,6 @@ def log_likelihood(
     if not start < end:
         raise ValueError(f"The noise end must lie above the data end, got tau_start = {start} and tau_end = {end}.")
 
-    knots = [end]
-    if grid == "quadratic" and solver != "dopri5":
-        # As many knots as steps: the grid is then these, and nothing between.
-        knots = [start + (end - start) * (index / steps) ** 2 for index in range(1, steps)] + [end]
     exact = divergence == "exact"
     values, evaluations = [], 0
     # Derivatives are taken inside, which inference mode would forbid.
@@ -173,13 +166,14 @@ def log_likelihood(
                 counted,
                 torch.cat([part.flatten(1), part.new_zeros(len(part), columns)], dim=1),
                 start,
-                knots,
+                [end],
                 steps=steps,
                 solver=solver,
                 gradient="full",
                 every_step=False,
                 rtol=rtol,
                 atol=atol,
+                grid=grid,
             )
             # On the CPU, as MPS has no float64.
             last = trajectory.states[-1].cpu().double()

@@ -7,12 +7,14 @@ from typing import Literal, overload
 
 from torch import Tensor
 
+from lightly_prg.flow.adams import AB2, integrate_ab2
 from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
 from lightly_prg.flow.ddim import DDIM, integrate_ddim
 from lightly_prg.flow.paths import Velocity
 from lightly_prg.flow.reversible_solver import integrate_reversible
 from lightly_prg.flow.solver import (
     GRADIENTS,
+    GRIDS,
     SOLVERS,
     CountedVelocity,
     Trajectory,
@@ -24,6 +26,7 @@ from lightly_prg.flow.solver import (
 
 __all__ = [
     "GRADIENTS",
+    "GRIDS",
     "REVERSIBLE_SOLVERS",
     "SOLVERS",
     "CountedVelocity",
@@ -47,6 +50,7 @@ def encode(
     return_trajectory: Literal[False] = False,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Tensor: ...
 
 
@@ -63,6 +67,7 @@ def encode(
     return_trajectory: Literal[True],
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Trajectory: ...
 
 
@@ -78,6 +83,7 @@ def encode(
     return_trajectory: bool = False,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Tensor | Trajectory:
     """Integrates ``dx/dtau = velocity(tau, x)`` upward, from image towards noise.
 
@@ -106,12 +112,14 @@ def encode(
             order, give several states from one solve; ``tau_start`` may be among them.
         steps: Steps from ``tau_start`` to the largest ``tau_end`` (see `time_grid`). An adaptive
             solver takes its first step, and with ``return_trajectory`` its grid, from it.
-        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`, or ``ddim`` (see `lightly_prg.flow.ddim`), which needs the
-            velocity's ``path``. ``rk4`` is the 3/8 rule; ``dopri5`` is adaptive.
+        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`; ``ab2`` (see `lightly_prg.flow.adams`), of order two at one
+            evaluation a step; or ``ddim`` (see `lightly_prg.flow.ddim`), which needs the velocity's ``path``. ``rk4``
+            is the 3/8 rule; ``dopri5`` is adaptive.
         gradient: One of `GRADIENTS`, or ``reversible``; this and ``adjoint`` need a velocity that is an ``nn.Module``.
         return_trajectory: Return every state of the grid, as a `Trajectory`.
         rtol: Relative tolerance of an adaptive solver.
         atol: Absolute tolerance of an adaptive solver.
+        grid: One of `GRIDS`: ``even`` steps, or ``quadratic`` ones, which are short near the data (see `time_grid`).
 
     Returns:
         The state at ``tau_end``, shaped as ``x``; for several positions (len(tau_end), B, C, H, W)
@@ -138,6 +146,7 @@ def encode(
         every_step=return_trajectory,
         rtol=rtol,
         atol=atol,
+        grid=grid,
     )
     return trajectory if return_trajectory else _states_at(trajectory, tau_end)
 
@@ -155,6 +164,7 @@ def decode(
     return_trajectory: Literal[False] = False,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Tensor: ...
 
 
@@ -171,6 +181,7 @@ def decode(
     return_trajectory: Literal[True],
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Trajectory: ...
 
 
@@ -186,6 +197,7 @@ def decode(
     return_trajectory: bool = False,
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    grid: str = "even",
 ) -> Tensor | Trajectory:
     """Integrates ``dx/dtau = velocity(tau, x)`` downward, from noise to image: generation.
 
@@ -198,11 +210,12 @@ def decode(
         tau_start: Where ``x`` lies.
         tau_end: Where to stop; several positions, in any order, give several states from one solve.
         steps: Steps from ``tau_start`` to the smallest ``tau_end``.
-        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`, or ``ddim``.
+        solver: One of `SOLVERS` or `REVERSIBLE_SOLVERS`, or ``ab2`` or ``ddim``.
         gradient: One of `GRADIENTS`, or ``reversible`` with a reversible solver.
         return_trajectory: Return every state of the grid, as a `Trajectory`.
         rtol: Relative tolerance of an adaptive solver.
         atol: Absolute tolerance of an adaptive solver.
+        grid: One of `GRIDS`.
 
     Returns:
         As `encode`.
@@ -228,6 +241,7 @@ def decode(
         every_step=return_trajectory,
         rtol=rtol,
         atol=atol,
+        grid=grid,
     )
     return trajectory if return_trajectory else _states_at(trajectory, tau_end)
 
@@ -244,12 +258,15 @@ def _solve(
     every_step: bool,
     rtol: float,
     atol: float,
+    grid: str,
 ) -> Trajectory:
     if solver == DDIM:
-        return integrate_ddim(velocity, x, start, knots, steps=steps, gradient=gradient)
+        return integrate_ddim(velocity, x, start, knots, steps=steps, gradient=gradient, grid=grid)
+    if solver == AB2:
+        return integrate_ab2(velocity, x, start, knots, steps=steps, gradient=gradient, grid=grid)
     if solver in REVERSIBLE_SOLVERS:
         return integrate_reversible(
-            velocity, x, start, knots, steps=steps, solver=solver, gradient=gradient, every_step=every_step
+            velocity, x, start, knots, steps=steps, solver=solver, gradient=gradient, every_step=every_step, grid=grid
         )
     return integrate(
         velocity,
@@ -262,6 +279,7 @@ def _solve(
         every_step=every_step,
         rtol=rtol,
         atol=atol,
+        grid=grid,
     )
 
 

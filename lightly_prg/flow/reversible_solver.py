@@ -29,6 +29,7 @@ def integrate_reversible(
     solver: str,
     gradient: str,
     every_step: bool,
+    grid: str,
 ) -> Trajectory:
     """Solves from ``x`` at ``start`` through ``knots``, up or down, with one of `REVERSIBLE_SOLVERS`.
 
@@ -44,11 +45,11 @@ def integrate_reversible(
     if not knots:
         check_gradient(gradient)
         return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
-    grid = time_grid(start, knots, steps)
+    tau = time_grid(start, knots, steps, grid=grid)
     base = solver.removeprefix("reversible_")
-    kept = [n for n, tau in enumerate(grid.tolist()) if n > 0 and (every_step or tau in knots)]
-    states, _ = solve_coupled(velocity, x, grid, kept, base, DEFAULT_COUPLING, gradient)
-    return Trajectory(torch.cat([x[None], states]), grid[[0, *kept]])
+    kept = [n for n, position in enumerate(tau.tolist()) if n > 0 and (every_step or position in knots)]
+    states, _ = solve_coupled(velocity, x, tau, kept, base, DEFAULT_COUPLING, gradient)
+    return Trajectory(torch.cat([x[None], states]), tau[[0, *kept]])
 
 
 def solve_coupled(

@@ -23,7 +23,8 @@ from lightly_prg.flow.paths import Path, Velocity
 # the step changes, as it does around a knot, explicit_adams diverges and implicit_adams falls to
 # second order; implicit_adams also stops its iteration after four rounds, converged or not.
 SOLVERS = ("euler", "midpoint", "heun2", "heun3", "rk4", "dopri5")
-ALL_SOLVERS = (*SOLVERS, *REVERSIBLE_SOLVERS, "ddim")
+ALL_SOLVERS = (*SOLVERS, *REVERSIBLE_SOLVERS, "ddim", "ab2")
+GRIDS = ("even", "quadratic")
 GRADIENTS = ("full", "checkpoint", "adjoint")
 
 
@@ -79,7 +80,7 @@ class CountedVelocity:
         return self.velocity(tau, x)
 
 
-def time_grid(start: float, knots: Sequence[float], steps: int) -> Tensor:
+def time_grid(start: float, knots: Sequence[float], steps: int, *, grid: str = "even") -> Tensor:
     """Returns a grid from ``start`` to the last knot that contains every knot exactly.
 
     Each segment between neighbouring knots is divided evenly. The steps are shared among the
@@ -89,14 +90,18 @@ def time_grid(start: float, knots: Sequence[float], steps: int) -> Tensor:
         start: First position.
         knots: Positions to hit, leading away from ``start`` in one direction, up or down.
         steps: Number of steps. With more knots than steps there is one step for each knot.
+        grid: One of `GRIDS`. ``"quadratic"`` measures lengths in the square root of the position, so that steps are
+            short near the data, where the velocity changes fastest; positions must not be negative.
 
     Returns:
         Grid (max(steps, len(knots)) + 1,), float64 on the CPU, strictly monotone.
 
     Raises:
         ValueError: If ``steps < 1``, there is no knot, the knots do not lead away from ``start``
-            in one direction, or float64 cannot tell neighbouring grid points apart.
+            in one direction, the grid is none, or float64 cannot tell neighbouring grid points apart.
     """
+    if grid not in GRIDS:
+        raise ValueError(f"Unknown grid {grid!r}: use one of {', '.join(GRIDS)}.")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
     points = [float(start), *(float(knot) for knot in knots)]
@@ -105,6 +110,16 @@ def time_grid(start: float, knots: Sequence[float], steps: int) -> Tensor:
             "The knots must be finite and lead away from the start in one direction, "
             f"got start {start} and knots {list(knots)}."
         )
+    if grid == "quadratic":
+        if min(points) < 0:
+            raise ValueError(f"The quadratic grid needs positions from 0 on, got {points}.")
+        roots = time_grid(math.sqrt(start), [math.sqrt(knot) for knot in knots], steps)
+        squares = roots.square()
+        for point in points:
+            squares[(squares - point).abs().argmin()] = point  # exactly
+        if not _strictly_monotone(squares.tolist()):
+            raise ValueError(f"{steps} steps between {points} are too fine for float64.")
+        return squares
     lengths = [abs(b - a) for a, b in pairwise(points)]
     quotas = [steps * length / math.fsum(lengths) for length in lengths]
     counts = [max(1, math.floor(quota)) for quota in quotas]
@@ -117,10 +132,10 @@ def time_grid(start: float, knots: Sequence[float], steps: int) -> Tensor:
         torch.linspace(a, b, count + 1, dtype=torch.float64)
         for (a, b), count in zip(pairwise(points), counts, strict=True)
     ]
-    grid = torch.cat([pieces[0], *(piece[1:] for piece in pieces[1:])])
-    if not _strictly_monotone(grid.tolist()):
+    tau = torch.cat([pieces[0], *(piece[1:] for piece in pieces[1:])])
+    if not _strictly_monotone(tau.tolist()):
         raise ValueError(f"{steps} steps between {points} are too fine for float64.")
-    return grid
+    return tau
 
 
 def integrate(
@@ -135,6 +150,7 @@ def integrate(
     every_step: bool,
     rtol: float,
     atol: float,
+    grid: str = "even",
 ) -> Trajectory:
     """Solves from ``x`` at ``start`` through ``knots``, up or down; arguments as in `encode`.
 
@@ -160,9 +176,9 @@ def integrate(
     if not knots:
         return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
 
-    grid = time_grid(start, knots, steps)
+    points = time_grid(start, knots, steps, grid=grid)
     adaptive = solver == "dopri5"
-    tau = grid if every_step or not adaptive else torch.tensor([start, *knots], dtype=torch.float64)
+    tau = points if every_step or not adaptive else torch.tensor([start, *knots], dtype=torch.float64)
     t = positions_as(tau, x).to(x.device)
     options: dict[str, object] | None = None
     adjoint_options: dict[str, object] | None = None
@@ -171,7 +187,7 @@ def integrate(
         # lie far off the path, and with step_t it does not step over the end and interpolate.
         options = {
             "dtype": t.dtype,
-            "first_step": float((grid[1] - grid[0]).abs()),
+            "first_step": float((points[1] - points[0]).abs()),
             "step_t": t[-1:],
         }
         # The backward solve must stop at the start; downward, torchdiffeq has negated time by then.

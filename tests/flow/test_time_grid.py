@@ -53,6 +53,32 @@ def test_properties(grid):
         assert result[i : j + 1] == pytest.approx(even, rel=1e-12, abs=1e-15)
 
 
+def test_quadratic__by_hand():
+    assert time_grid(0.0, [1.0], 4, grid="quadratic").tolist() == [0, 1 / 16, 1 / 4, 9 / 16, 1]
+    assert time_grid(1.0, [0.0], 2, grid="quadratic").tolist() == [1, 0.25, 0]
+    # roots 0.5 and 1: two steps to each
+    assert time_grid(0.0, [0.25, 1.0], 4, grid="quadratic").tolist() == [0, 1 / 16, 1 / 4, 9 / 16, 1]
+
+
+@settings(deadline=None, max_examples=200)
+@given(grids)
+def test_quadratic__contains_every_knot_exactly_and_is_even_in_the_root(grid):
+    points, down, steps = grid
+    points = sorted(points, reverse=down)
+    result = time_grid(points[0], points[1:], steps, grid="quadratic").tolist()
+    assert set(points) <= set(result)
+    assert all((a > b) if down else (a < b) for a, b in pairwise(result))
+    roots = time_grid(math.sqrt(points[0]), [math.sqrt(point) for point in points[1:]], steps)
+    assert [math.sqrt(tau) for tau in result] == pytest.approx(roots.tolist(), rel=1e-12, abs=1e-15)
+
+
+def test_what_is_no_grid():
+    with pytest.raises(ValueError, match=r"Unknown grid 'cubic': use one of even, quadratic"):
+        time_grid(0.0, [1.0], 4, grid="cubic")
+    with pytest.raises(ValueError, match=r"from 0 on"):
+        time_grid(-0.5, [1.0], 4, grid="quadratic")
+
+
 @pytest.mark.parametrize(
     ("start", "knots"),
     [
