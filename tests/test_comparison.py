@@ -76,22 +76,15 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> ComparisonRecipe:
         "budget": {"kind": "epochs", "amount": 1.4},
         "evaluators": EVALUATORS,
         "scan": True,
+        "scan_taus": [0.0, 0.3],
         "split": "test",
     }
     return parse_comparison(json.dumps(content))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_scan() -> Iterator[None]:
-    """Two positions on the path are enough to choose from, and nobody looks at the map of them."""
-    whole_scan = judging.scan
-
-    def scan(evaluation: Any, **options: Any) -> Any:
-        taus = (0.0, 0.3) if evaluation.description["method"] == "prg" else None
-        return whole_scan(evaluation, taus=taus, **options)
-
+def no_map_of_a_scan() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "scan", scan)
         patch.setattr("lightly_prg.scan.plot_scan", lambda *arguments: None)
         yield
 
@@ -128,6 +121,8 @@ def test_folder__has_tables_page_runs_and_results(whole: Path) -> None:
         assert all(row["costs"][key] > 0 for key in ("parameters", "embedding_macs", "training_macs", "nfe"))
     for seed in (0, 1):
         run = Run(whole / "runs" / f"prg-seed{seed}")
+        scanned = json.loads((run.folder / "eval" / "scan.json").read_text(encoding="utf-8"))
+        assert {tuple(cell["tau"]) for cell in scanned["cells"]} == {(0.0,), (0.3,), (0.0, 0.3)}
         assert run.recipe.train.max_steps == 7
         assert run.recipe.train.epochs == 2
         assert run.recipe.train.warmup_epochs == pytest.approx(2 / 3)

@@ -93,6 +93,15 @@ def test_nfe__is_what_the_network_saw(source: str, solver: str, steps: int, tau:
     assert encoder.nfe == nfe
 
 
+def test_state__is_solved_on_the_grid_that_was_asked_for() -> None:
+    network, images = Tower(), torch.rand(2, 1, 4, 4)
+    feature = FeatureSpec(source="state", tau=1.0, pool="flatten")
+    for grid in ("even", "quadratic"):
+        encoder = PRGEncoder(network, ode=OdeSpec(solver="ab2", steps=3, grid=grid), feature=feature)
+        expected = encode(network, encoder.normalize(images), steps=3, solver="ab2", grid=grid)
+        assert torch.equal(encoder(images), expected.flatten(1))
+
+
 def test_checkpointing__recomputes_but_does_not_count() -> None:
     network = Tower()
     encoder = PRGEncoder(

@@ -59,14 +59,14 @@ def at_most(name: str, ours: float, against: float, goal: float | None) -> Case:
     return Case(f"{name}: ratio at most", ours, against, ratio, goal, None if goal is None else ratio <= goal)
 
 
-def value_at_most(name: str, ours: float, goal: float, against: float | None = None) -> Case:
+def value_at_most(name: str, ours: float, goal: float | None, against: float | None = None) -> Case:
     """A figure of ours that is to be at most ``goal``, whatever the other is."""
-    return Case(f"{name}: ours at most", ours, against, None, goal, ours <= goal)
+    return Case(f"{name}: ours at most", ours, against, None, goal, None if goal is None else ours <= goal)
 
 
-def value_at_least(name: str, ours: float, goal: float, against: float | None = None) -> Case:
+def value_at_least(name: str, ours: float, goal: float | None, against: float | None = None) -> Case:
     """A figure of ours that is to be at least ``goal``, whatever the other is."""
-    return Case(f"{name}: ours at least", ours, against, None, goal, ours >= goal)
+    return Case(f"{name}: ours at least", ours, against, None, goal, None if goal is None else ours >= goal)
 
 
 def parser(description: str | None, *, repeats: int = 5) -> argparse.ArgumentParser:
