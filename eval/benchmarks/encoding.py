@@ -40,6 +40,7 @@ from lightly_prg.image_set import ImageSet
 from lightly_prg.randomness import generator_for
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run
+from lightly_prg.scan_features import drawn_by_class
 from lightly_prg.transforms import normalize_batch
 
 IMAGES = 10_000
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     found = timing.parser(__doc__)
     found.add_argument("--run", default=None, help="a trained PRG run, whose network and images are taken")
+    found.add_argument("--images", type=int, default=2000, help="training images, and test images, that are compared")
     found.add_argument("--timed", type=int, default=1000, help="images that are timed")
     found.add_argument("--train-steps", type=int, default=400, help="of the network that is trained here")
     found.add_argument("--batch", type=int, default=250, help="images at a time")
@@ -76,9 +78,8 @@ def parser() -> argparse.ArgumentParser:
 
 def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     encoder, splits = problem(options)
-    parts = [splits.train, splits.test]
-    if options.quick:
-        parts = [part.subset(torch.arange(40)) for part in parts]
+    most = 40 if options.quick else options.images
+    parts = [drawn_by_class(part, most, seed=0) for part in (splits.train, splits.test)]
     converged = [solved(encoder, part, CONVERGED, options) for part in parts]
     ode = chosen(encoder, parts[0], converged[0], options)
     precision = pick_precision("auto", torch.device(options.device)).precision

@@ -14,6 +14,7 @@ through a memory map; the cost of a row is compared between a bank and a quarter
 
     python eval/benchmarks/knn.py --threads 1
     python eval/benchmarks/knn.py --device cuda
+    python eval/benchmarks/knn.py --threads 1 --only streamed --rows 1280000  # ImageNet's training images: 10.5 GB
 
 The search is exact and in fp32 on every device: a first selection in bf16 pays only where bf16 matrix products are
 several times faster. After four minutes (``--limit``) no further round is begun; it takes up to 1.4 GB of disk.
@@ -63,17 +64,20 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--queries", type=int, default=10_000, help="to be classified")
     found.add_argument("--timed", type=int, default=1000, help="of them, by the alternatives")
     found.add_argument("--rows", type=int, default=160_000, help="of the bank on the disk, 8 kB each")
+    found.add_argument("--only", choices=("memory", "streamed", "search"), help="one part of it")
     found.add_argument("--measure-memory", type=int, default=0, help=argparse.SUPPRESS)
     return found
 
 
 def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
-    for dimension in (16, 32) if options.quick else (512, 3072):
+    dimensions = (16, 32) if options.quick else (512, 3072)
+    for dimension in dimensions if options.only in (None, "memory") else ():
         given = [f"--measure-memory={dimension}", f"--device={options.device}", f"--threads={options.threads}"]
         megabytes = memory.in_fresh_process(__file__, given + ["--quick"] * options.quick)
         yield timing.value_at_most(f"extra MB of a search, D = {dimension}", megabytes, 512 * 1.048576)
-    yield from streamed(options, turns)
-    for dimension in (16, 32) if options.quick else (512, 3072):
+    if options.only in (None, "streamed"):
+        yield from streamed(options, turns)
+    for dimension in dimensions if options.only in (None, "search") else ():
         yield from compared(options, turns, dimension)
 
 

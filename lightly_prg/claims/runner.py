@@ -110,7 +110,7 @@ class _Work:
             if self._known(cell, kind) is None:
                 self.console.say(f"  {escape(kind)}")
             result = self._records(cell).measured(
-                kind, partial(self._costed, part, what), request=self._request(cell, kind), recipe_sha256=_sha256(cell)
+                kind, partial(self._costed, part, what), request=self._request(cell, kind), **_network(cell)
             )
             part.known[kind] = result
             measured.append(Measured(cell.label, cell.seed, kind, result))
@@ -125,7 +125,7 @@ class _Work:
     def _known(self, cell: Cell, kind: str) -> dict[str, Any] | None:
         if not Run(cell.folder).is_trained:
             return None
-        return self._records(cell).known(kind, request=self._request(cell, kind), recipe_sha256=_sha256(cell))
+        return self._records(cell).known(kind, request=self._request(cell, kind), **_network(cell))
 
     def _records(self, cell: Cell) -> Records:
         return Records(self.folder / "cells" / cell.key)
@@ -134,6 +134,7 @@ class _Work:
         return {"study": self._asked, "cell": dict(self.kinds[cell.key][kind])}
 
 
-def _sha256(cell: Cell) -> str:
-    sha256: str = Run(cell.folder).description["recipe_sha256"]
-    return sha256
+def _network(cell: Cell) -> dict[str, Any]:
+    """What a result was measured of: a run can be trained anew from the same recipe, and not bit for bit elsewhere."""
+    run = Run(cell.folder)
+    return {"recipe_sha256": run.description["recipe_sha256"], "made_of": {"weights_crc32": run.weights_crc32}}

@@ -68,6 +68,10 @@ def test_killed_in_the_third_cell__goes_on_there_and_ends_the_same(
     study = claim.study.model_copy(update={"steps": 1})
     run_claim(claim.model_copy(update={"study": study}), out=tmp_path / "out")
     assert len(done) == 8
+    # So is a network that was trained anew.
+    monkeypatch.setattr(Run, "weights_crc32", 1)
+    run_claim(claim.model_copy(update={"study": study}), out=tmp_path / "out")
+    assert len(done) == 12
 
 
 def test_folder__tells_everything(make_claim: MakeClaim, tmp_path: Path) -> None:
