@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.flow.paths import Path, Velocity
-from lightly_prg.flow.solver import CountedVelocity, data_end, integrate, noise_end, path_of
+from lightly_prg.flow.solver import SOLVERS, CountedVelocity, data_end, integrate, noise_end, path_of
 
 DIVERGENCES = ("hutchinson", "exact")
 PROBES = ("rademacher", "gaussian")
@@ -140,6 +140,8 @@ def log_likelihood(
     """
     if divergence not in DIVERGENCES:
         raise ValueError(f"Unknown divergence {divergence!r}: use one of {', '.join(DIVERGENCES)}.")
+    if solver not in SOLVERS:
+        raise ValueError(f"The likelihood takes the solvers {', '.join(SOLVERS)}, got {solver!r}.")
     if probe not in PROBES:
         raise ValueError(f"Unknown probe {probe!r}: use one of {', '.join(PROBES)}.")
     if probes < 1 or batch_size < 1:
