@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from lightly_prg.flow.own_steps import Ask, integrate_own
 from lightly_prg.flow.paths import Velocity
-from lightly_prg.flow.solver import (
-    CheckedVelocity,
-    Trajectory,
-    check_finite,
-    check_solve,
-    positions_as,
-    time_grid,
-)
+from lightly_prg.flow.solver import Trajectory
 
 AB2 = "ab2"
 """The name of this solver for ``encode`` and ``decode``."""
@@ -47,27 +40,16 @@ def integrate_ab2(
         ValueError: If an argument is outside what is allowed, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN.
     """
-    if gradient not in ("full", "checkpoint"):
-        raise ValueError(f"{AB2} takes the gradients full and checkpoint, got {gradient!r}.")
-    check_solve(velocity, x, [start, *knots], steps)
-    evaluate = CheckedVelocity(velocity, gradient)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if not knots:
-        return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
-
-    tau = time_grid(start, knots, steps, grid=grid)
-    positions = positions_as(tau, x).to(x.device)
-    states = [x]
     before: tuple[Tensor, float] | None = None
-    for position, (here, there) in zip(positions, pairwise(tau.tolist()), strict=False):
-        value, step = evaluate(position, x), there - here
-        if before is None:
-            x = x + step * value
-        else:
-            earlier, earlier_step = before
-            x = x + step * torch.lerp(earlier, value, 1 + step / (2 * earlier_step))
-        before = value, step
-        states.append(x)
-    trajectory = Trajectory(torch.stack(states), tau)
-    check_finite(trajectory, AB2)
-    return trajectory
+
+    def step(ask: Ask, x: Tensor, here: float, there: float) -> Tensor:
+        nonlocal before
+        value, length = ask(here, x), there - here
+        slope = value
+        if before is not None:
+            earlier, earlier_length = before
+            slope = torch.lerp(earlier, value, 1 + length / (2 * earlier_length))
+        before = value, length
+        return x + length * slope
+
+    return integrate_own(velocity, x, start, knots, step, solver=AB2, steps=steps, gradient=gradient, grid=grid)

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-import torch
 from torch import Tensor
 
+from lightly_prg.flow.own_steps import Ask, integrate_own
 from lightly_prg.flow.paths import Path, Velocity
-from lightly_prg.flow.solver import (
-    CheckedVelocity,
-    CountedVelocity,
-    Trajectory,
-    check_finite,
-    check_solve,
-    path_of,
-    positions_as,
-    time_grid,
-)
+from lightly_prg.flow.solver import CountedVelocity, Trajectory, path_of
 
 DDIM = "ddim"
 """The name of this solver for ``encode`` and ``decode``."""
@@ -59,30 +49,17 @@ def integrate_ddim(
         ValueError: If an argument is outside what is allowed, the path is not known, or the network changes the shape.
         FloatingPointError: If the state became infinite or NaN.
     """
-    if gradient not in ("full", "checkpoint"):
-        raise ValueError(f"ddim takes the gradients full and checkpoint, got {gradient!r}.")
     path = path_of(velocity)
     if path is None:
         raise ValueError("ddim needs the path of the velocity network: give it an attribute `path`.")
-    check_solve(velocity, x, [start, *knots], steps)
     held = _held(velocity)
-    evaluate = CheckedVelocity(velocity, gradient)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    if not knots:
-        return Trajectory(x[None], torch.tensor([start], dtype=torch.float64))
 
-    tau = time_grid(start, knots, steps, grid=grid)
-    positions = positions_as(tau, x).to(x.device)
-    states = [x]
-    for index, (here, there) in enumerate(pairwise(tau.tolist())):
-        asked = index if here > there else index + 1
-        value = evaluate(positions[asked], x)
-        value = path.convert(x, value, tau[asked].item(), source="velocity", target=held)
-        x = _step(path, x, value, here, there, held)
-        states.append(x)
-    trajectory = Trajectory(torch.stack(states), tau)
-    check_finite(trajectory, DDIM)
-    return trajectory
+    def step(ask: Ask, x: Tensor, here: float, there: float) -> Tensor:
+        noisier = max(here, there)
+        value = path.convert(x, ask(noisier, x), noisier, source="velocity", target=held)
+        return _step(path, x, value, here, there, held)
+
+    return integrate_own(velocity, x, start, knots, step, solver=DDIM, steps=steps, gradient=gradient, grid=grid)
 
 
 def _step(path: Path, x: Tensor, value: Tensor, here: float, there: float, held: str) -> Tensor:
