@@ -15,12 +15,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightly_prg.comparable import check_comparable
-from lightly_prg.comparison_budget import StepCost, budgeted, describe_cost, is_trained_here, step_cost, stored_cost
+from lightly_prg.comparison_budget import (
+    StepCost,
+    affordable_steps,
+    describe_cost,
+    is_trained_here,
+    step_costs,
+    stored_cost,
+    with_steps,
+)
 from lightly_prg.comparison_cells import Cell, check_run, trained
 from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
@@ -70,13 +78,9 @@ def compare(
         recipe.finetune_of(method)
     check_folder(folder)
     with Run(folder).lock():
-        costs = _costs(recipe, recipes, folder, data=data, trust=trust, console=console)
-        cells = [
-            _cell(recipe, method, seed, folder, costs.get(method.label), data)
-            for seed in recipe.seeds
-            for method in recipe.methods
-        ]
         images = Images(data, console)
+        costs = _costs(recipe, recipes, folder, data=data, images=images, trust=trust, console=console)
+        cells = [_cell(recipe, method, seed, folder, costs, data) for seed in recipe.seeds for method in recipe.methods]
         for cell in cells:
             check_run(cell, scanned=recipe.scan, images=images)
         write_text(folder / "comparison.yaml", recipe.to_yaml())
@@ -118,6 +122,7 @@ def _costs(
     folder: Path,
     *,
     data: Splits | None,
+    images: Images,
     trust: bool,
     console: Console,
 ) -> dict[str, StepCost]:
@@ -127,27 +132,31 @@ def _costs(
         return {}
     file = folder / "budget.json"
     stored: dict[str, Any] = read_json(file) if file.is_file() else {}
-    costs = {}
-    for label, recipe in recipes.items():
-        if not is_trained_here(recipe):
-            continue
-        content = {key: value for key, value in recipe.training_content().items() if key != "seed"}
-        question = hashlib.sha256(json.dumps([budget.kind, content], sort_keys=True).encode()).hexdigest()
-        # What was measured for other questions stays: runs of their steps may be there.
+    questions = {label: _question(budget, recipe) for label, recipe in recipes.items() if is_trained_here(recipe)}
+    asked: dict[str, str] = {}  # two methods may be one training with unlike shares of the budget
+    for label, question in questions.items():
         if question not in stored:
-            cost = step_cost(
-                recipe,
-                budget,
-                _info(recipe, data),
-                folder=folder,
-                data=data,
-                trust=trust,
-                console=console,
-            )
-            stored[question] = {"label": label, **describe_cost(cost, steps=())}
-            write_json(file, stored)
-        costs[label] = stored_cost(stored[question])
-    return costs
+            asked.setdefault(question, label)
+    measured = step_costs(
+        {question: recipes[label] for question, label in asked.items()},
+        budget,
+        {question: _info(recipes[label], data) for question, label in asked.items()},
+        folder=folder,
+        images=images,
+        trust=trust,
+        console=console,
+    )
+    if measured:
+        # What was measured for other questions stays: runs of their steps may be there.
+        stored |= {key: {"label": asked[key], **describe_cost(cost, steps=())} for key, cost in measured.items()}
+        write_json(file, stored)
+    return {label: stored_cost(stored[question]) for label, question in questions.items()}
+
+
+def _question(budget: BudgetRecipe, recipe: Recipe) -> str:
+    """Tells apart what is measured: all that decides over the training, but for its seed."""
+    content = {key: value for key, value in recipe.training_content().items() if key != "seed"}
+    return hashlib.sha256(json.dumps([budget.kind, content], sort_keys=True).encode()).hexdigest()
 
 
 def _info(recipe: Recipe, data: Splits | None) -> DataInfo:
@@ -163,7 +172,7 @@ def _cell(
     method: MethodEntry,
     seed: int,
     folder: Path,
-    cost: StepCost | None,
+    costs: Mapping[str, StepCost],
     data: Splits | None,
 ) -> Cell:
     recipe = comparison.recipe_of(method, seed)
@@ -172,10 +181,13 @@ def _cell(
         first = next(other for other in comparison.methods if other.label == method.start_from)
         starts_from = f"{first.slug}-seed{seed}"
         recipe = recipe.model_copy(update={"init_from": str(folder / "runs" / starts_from)})
-    if cost is not None:
-        assert isinstance(comparison.budget, BudgetRecipe)
-        budget = comparison.budget.model_copy(update={"amount": method.share * comparison.budget.amount})
-        recipe = budgeted(recipe, budget, cost, num_train=_info(recipe, data).num_train)
+    paying = comparison.paying(method)
+    if comparison.budget is not None and method.label in costs and paying.label in costs:
+        budget = comparison.budget.model_copy(update={"amount": paying.share * comparison.budget.amount})
+        payer = comparison.recipe_of(paying, seed)
+        num_train = _info(recipe, data).num_train
+        steps = affordable_steps(payer, budget, costs[paying.label], num_train=num_train)
+        recipe = with_steps(recipe, steps, num_train=num_train)
     source = Run(Path(method.recipe))
     key = f"{method.slug}-seed{seed}"
     return Cell(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from lightly_prg.comparison_images import Images
 from lightly_prg.console import Console
 from lightly_prg.cost import estimate
-from lightly_prg.data import DataInfo, Splits
+from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.hardware import pick_device
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
@@ -18,6 +20,7 @@ from lightly_prg.recipe_comparison import BudgetRecipe
 from lightly_prg.step_timing import time_steps
 
 _UNITS = {"cpu_seconds": "CPU seconds", "gpu_seconds": "GPU seconds", "epochs": "epochs", "macs": "multiply-adds"}
+_ROUNDS = 3  # in which the methods are timed
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ def is_trained_here(recipe: Recipe) -> bool:
     return not isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
 
 
-def budgeted(recipe: Recipe, budget: BudgetRecipe, cost: StepCost, *, num_train: int) -> Recipe:
-    """The recipe with as many steps as the budget pays for; the warm-up keeps its share of the training.
+def affordable_steps(recipe: Recipe, budget: BudgetRecipe, cost: StepCost, *, num_train: int) -> int:
+    """How many steps the budget pays for.
 
     Args:
         recipe: Of one run.
@@ -66,6 +69,12 @@ def budgeted(recipe: Recipe, budget: BudgetRecipe, cost: StepCost, *, num_train:
             f"The budget of {budget.amount:g} {_UNITS[budget.kind]} is less than one step of {recipe.name}, "
             f"which takes {price:.3g}."
         )
+    return steps
+
+
+def with_steps(recipe: Recipe, steps: int, *, num_train: int) -> Recipe:
+    """The recipe with so many steps; the warm-up keeps its share of the training."""
+    per_epoch = num_train // recipe.train.batch_size
     epochs = math.ceil(steps / per_epoch)
     warmup = min(1.0, recipe.train.warmup_epochs / recipe.train.epochs)
     settings = recipe.train.model_copy(
@@ -78,41 +87,57 @@ def budgeted(recipe: Recipe, budget: BudgetRecipe, cost: StepCost, *, num_train:
     return recipe.model_copy(update={"train": settings})
 
 
-def step_cost(
-    recipe: Recipe,
+def step_costs(
+    recipes: Mapping[str, Recipe],
     budget: BudgetRecipe,
-    info: DataInfo,
+    infos: Mapping[str, DataInfo],
     *,
     folder: Path,
-    data: Splits | None,
+    images: Images,
     trust: bool,
     console: Console,
-) -> StepCost:
-    """Counts the multiply-adds of a step and, for a budget in seconds, trains for a moment to measure its time.
+) -> dict[str, StepCost]:
+    """Counts the multiply-adds of a step and, for a budget in seconds, trains for moments to measure its time.
+
+    The moments of the recipes take turns, and the median of a recipe's counts: what else the machine does in the
+    meantime slows all of them, not the one whose turn it was.
 
     Args:
-        recipe: Of one run.
+        recipes: By any name.
         budget: Says which seconds are measured, and how long it may take to do so.
-        info: Of its images.
-        folder: Where a temporary run may lie.
-        data: The images, where they are not the recipe's.
-        trust: Whether the recipe's code may run.
+        infos: Of their images, by the same names.
+        folder: Where temporary runs may lie.
+        images: Gives the images of a recipe.
+        trust: Whether the recipes' code may run.
         console: Where progress is shown.
 
     Raises:
-        UserError: If the seconds of this kind are not spent on the device that the recipe trains on.
+        UserError: If the seconds of this kind are not spent on the device that a recipe trains on.
     """
-    per_epoch = info.num_train // recipe.train.batch_size
-    if per_epoch < 1:
+    macs = {name: _macs(recipe, budget, infos[name], trust=trust) for name, recipe in recipes.items()}
+    measured: dict[str, list[float]] = {name: [] for name in recipes}
+    if budget.kind in ("cpu_seconds", "gpu_seconds"):
+        moment = min(10.0, max(0.5, budget.amount / 60))
+        turns = [name for _ in range(_ROUNDS) for name in recipes]
+        with console.task("timing a step of each method", len(turns)) as update:
+            for done, name in enumerate(turns, start=1):
+                recipe = recipes[name]
+                time = time_steps(recipe, seconds=moment, folder=folder, data=images.of(recipe), trust=trust)
+                measured[name].append(time.computing_seconds)
+                update(done)
+    return {
+        name: StepCost(median(measured[name]) if measured[name] else None, macs[name], recipe.train.batch_size)
+        for name, recipe in recipes.items()
+    }
+
+
+def _macs(recipe: Recipe, budget: BudgetRecipe, info: DataInfo, *, trust: bool) -> float:
+    """Multiply-adds of a step, once it is known that the budget fits the recipe."""
+    if info.num_train < recipe.train.batch_size:
         raise UserError(
             f"{recipe.name}: train.batch_size is {recipe.train.batch_size}, but there are {info.num_train} training "
             "images."
         )
-    counted = estimate(recipe, info, trust=trust)
-    assert counted.steps is not None
-    assert counted.training_macs is not None
-    macs = counted.training_macs / counted.steps
-    seconds = None
     if budget.kind in ("cpu_seconds", "gpu_seconds"):
         device = pick_device(recipe.train.accelerator).type
         if (budget.kind == "cpu_seconds") != (device == "cpu"):
@@ -120,16 +145,10 @@ def step_cost(
                 f"The budget is in {_UNITS[budget.kind]}, but {recipe.name} trains on {device}; choose another "
                 "budget.kind or train.accelerator."
             )
-        with console.task(f"timing {recipe.name}", 1) as update:
-            probe = _probe_seconds(budget.amount)
-            seconds = time_steps(recipe, seconds=probe, folder=folder, data=data, trust=trust).computing_seconds
-            update(1)
-    return StepCost(seconds, macs, recipe.train.batch_size)
-
-
-def _probe_seconds(amount: float) -> float:
-    """A twentieth of the budget, between one and ten seconds."""
-    return min(10.0, max(1.0, amount / 20))
+    counted = estimate(recipe, info, trust=trust)
+    assert counted.steps is not None
+    assert counted.training_macs is not None
+    return counted.training_macs / counted.steps
 
 
 def stored_cost(content: dict[str, Any]) -> StepCost:

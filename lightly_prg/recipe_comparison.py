@@ -47,6 +47,8 @@ class MethodEntry(Section):
             ``beta``.
         share: Of the budget: half of it where one objective comes after the other. The shares of a method and of
             those that it starts from add up to 1 at most.
+        steps_of: The label of a method further up, whose steps it takes instead of those that the budget pays for:
+            what a part of that method reaches alone, at as many updates.
         start_from: The label of a method further up, whose run of the same seed gives the first weights.
     """
 
@@ -55,6 +57,7 @@ class MethodEntry(Section):
     overrides: tuple[str, ...] = ()
     finetune: tuple[str, ...] = ()
     share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    steps_of: str | None = None
     start_from: str | None = None
 
     @model_validator(mode="after")
@@ -179,8 +182,15 @@ class ComparisonRecipe(Section):
                 raise ValueError(
                     f"{method.label!r} starts from {method.start_from!r}, which has to be a method above it"
                 )
-            if method.share != 1.0 and self.budget is None:
-                raise ValueError(f"{method.label!r} has a share of the budget, and there is no budget")
+            if method.steps_of is not None and method.steps_of not in labels[:index]:
+                raise ValueError(
+                    f"{method.label!r} takes the steps of {method.steps_of!r}, which has to be a method above it"
+                )
+            if method.share != 1.0 and method.steps_of is not None:
+                raise ValueError(f"{method.label!r} has both `share` and `steps_of`; one decides over its steps")
+            if (method.share != 1.0 or method.steps_of is not None) and self.budget is None:
+                key = "share" if method.steps_of is None else "steps_of"
+                raise ValueError(f"{method.label!r} has `{key}`, and there is no budget")
             chain = self._stages(method)
             total = sum(stage.share for stage in chain)
             if self.budget is not None and total > 1.0 + 1e-9:
@@ -235,6 +245,12 @@ class ComparisonRecipe(Section):
             return FinetuneRecipe.model_validate(content)
         except ValidationError as error:
             raise UserError(f"Method {method.label!r}: {explained(error, content, FinetuneRecipe)}") from None
+
+    def paying(self, method: MethodEntry) -> MethodEntry:
+        """The method whose share of the budget decides over the steps of this one: mostly itself."""
+        while method.steps_of is not None:
+            method = next(other for other in self.methods if other.label == method.steps_of)
+        return method
 
     def to_yaml(self) -> str:
         """The fully resolved recipe; ``parse_comparison`` reads it back to an equal one."""

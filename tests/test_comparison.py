@@ -12,7 +12,8 @@ from torch import Tensor
 
 import lightly_prg.comparison_judging as judging
 from lightly_prg.comparison import compare, compare_runs
-from lightly_prg.comparison_budget import StepCost, budgeted, step_cost
+from lightly_prg.comparison_budget import StepCost, affordable_steps, step_costs, with_steps
+from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits
@@ -22,6 +23,7 @@ from lightly_prg.methods.method import Method
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.recipe_comparison import BudgetRecipe, ComparisonRecipe, EvaluatorsRecipe, parse_comparison
 from lightly_prg.run import Run, load
+from lightly_prg.step_timing import StepTime
 from lightly_prg.training_cost import training_cost
 
 PRG = """
@@ -250,48 +252,85 @@ class TestBudget:
 
     def test_epochs_and_macs__are_exact(self) -> None:
         cost = StepCost(seconds=None, macs=1000.0, images=8)
-        whole = budgeted(self.recipe, BudgetRecipe(kind="epochs", amount=4), cost, num_train=44)
+        assert affordable_steps(self.recipe, BudgetRecipe(kind="epochs", amount=4), cost, num_train=44) == 20
+        assert affordable_steps(self.recipe, BudgetRecipe(kind="macs", amount=12_999), cost, num_train=44) == 12
+        whole = with_steps(self.recipe, 20, num_train=44)  # 4 epochs of 5
         assert (whole.train.epochs, whole.train.max_steps) == (4, None)
         assert whole.train.warmup_epochs == pytest.approx(4 / 3)  # a third, as before
-        macs = budgeted(self.recipe, BudgetRecipe(kind="macs", amount=12_999), cost, num_train=44)
-        assert (macs.train.epochs, macs.train.max_steps) == (3, 12)
-        assert macs.train.warmup_epochs == pytest.approx(1.0)
+        part = with_steps(self.recipe, 12, num_train=44)
+        assert (part.train.epochs, part.train.max_steps) == (3, 12)
+        assert part.train.warmup_epochs == pytest.approx(1.0)
 
     def test_seconds__are_divided_by_those_of_a_step(self) -> None:
         cost = StepCost(seconds=0.25, macs=1000.0, images=8)
-        recipe = budgeted(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=5.1), cost, num_train=44)
-        assert (recipe.train.epochs, recipe.train.max_steps) == (4, None)  # 20 steps are 4 epochs of 5
+        budget = BudgetRecipe(kind="cpu_seconds", amount=5.1)
+        assert affordable_steps(self.recipe, budget, cost, num_train=44) == 20
         with pytest.raises(UserError, match=r"0.1 CPU seconds is less than one step of p, which takes 0.25"):
-            budgeted(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=0.1), cost, num_train=44)
+            affordable_steps(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=0.1), cost, num_train=44)
 
     def test_probe__measures_steps_and_leaves_nothing(self, tmp_path: Path, splits: Splits) -> None:
         info = DataInfo(1, 8, 2, 44, 12, 20)
-        options: dict[str, Any] = {"folder": tmp_path, "data": splits, "trust": False, "console": Console(quiet=True)}
-        cost = step_cost(self.recipe, BudgetRecipe(kind="cpu_seconds", amount=1), info, **options)
+        quiet = Console(quiet=True)
+        options: dict[str, Any] = {
+            "folder": tmp_path, "images": Images(splits, quiet), "trust": False, "console": quiet,
+        }  # fmt: skip
+        budget = BudgetRecipe(kind="cpu_seconds", amount=1)
+        cost = step_costs({"p": self.recipe}, budget, {"p": info}, **options)["p"]
         assert cost.seconds is not None
         assert 1e-4 < cost.seconds < 1.0
         assert cost.images == 8
         assert list(tmp_path.iterdir()) == []
         # Twice the batch, twice the multiply-adds.
         double = self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update={"batch_size": 16})})
-        counted = step_cost(double, BudgetRecipe(kind="macs", amount=1), info, **options)
+        counted = step_costs({"p": double}, BudgetRecipe(kind="macs", amount=1), {"p": info}, **options)["p"]
         assert counted.macs == pytest.approx(2 * cost.macs)
+        assert counted.seconds is None
         with pytest.raises(UserError, match="in GPU seconds, but p trains on cpu"):
-            step_cost(self.recipe, BudgetRecipe(kind="gpu_seconds", amount=1), info, **options)
+            step_costs({"p": self.recipe}, BudgetRecipe(kind="gpu_seconds", amount=1), {"p": info}, **options)
+
+    def test_methods__take_turns_in_being_timed(
+        self, tmp_path: Path, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # While the second of three rounds is measured, something else slows the machine down.
+        clock = iter([1.0, 2.0, 9.0, 18.0, 1.2, 2.2])
+        turns = []
+
+        def measure(recipe: Any, **options: Any) -> StepTime:
+            turns.append(recipe.name)
+            return StepTime(wall_seconds=0.0, computing_seconds=next(clock), peak_bytes=0, steps=5)
+
+        monkeypatch.setattr("lightly_prg.comparison_budget.time_steps", measure)
+        other = self.recipe.model_copy(update={"name": "q"})
+        info = DataInfo(1, 8, 2, 44, 12, 20)
+        quiet = Console(quiet=True)
+        costs = step_costs(
+            {"p": self.recipe, "q": other},
+            BudgetRecipe(kind="cpu_seconds", amount=60),
+            {"p": info, "q": info},
+            folder=tmp_path,
+            images=Images(splits, quiet),
+            trust=False,
+            console=quiet,
+        )
+        assert turns == ["p", "q"] * 3
+        assert (costs["p"].seconds, costs["q"].seconds) == (1.2, 2.2)
 
     def test_measured_cost__is_kept_for_a_resumption(
         self, tmp_path: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        calls = []
+        calls: list[str] = []
 
-        def measure(recipe: Any, *arguments: Any, **options: Any) -> StepCost:
-            calls.append(recipe.name)
-            return StepCost(0.5 / len(calls), 1.0, 8)
+        def measure(recipes: Any, *arguments: Any, **options: Any) -> dict[str, StepCost]:
+            costs = {}
+            for key, recipe in recipes.items():
+                calls.append(recipe.name)
+                costs[key] = StepCost(0.5 / len(calls), 1.0, 8)
+            return costs
 
         def stop(*arguments: Any, **options: Any) -> None:
             raise Killed
 
-        monkeypatch.setattr("lightly_prg.comparison.step_cost", measure)
+        monkeypatch.setattr("lightly_prg.comparison.step_costs", measure)
         monkeypatch.setattr("lightly_prg.comparison.trained", stop)
         timed = comparison.model_copy(update={"budget": BudgetRecipe(kind="cpu_seconds", amount=3)})
         for _ in range(2):
@@ -300,6 +339,33 @@ class TestBudget:
         assert calls == ["prg-seed0", "mae-seed0"]
         stored = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
         assert [(cost["label"], cost["seconds_per_step"]) for cost in stored.values()] == [("PRG", 0.5), ("MAE", 0.25)]
+
+
+def test_steps_of_another__are_exactly_its_steps(tmp_path: Path, comparison: ComparisonRecipe, splits: Splits) -> None:
+    recipe = comparison.methods[0].recipe
+    content: dict[str, Any] = {
+        "name": "steps",
+        "methods": [
+            {"label": "whole", "recipe": recipe},
+            {"label": "part", "recipe": recipe, "steps_of": "whole", "overrides": ["train.batch_size=4"]},
+        ],
+        "seeds": [0],
+        "budget": {"kind": "epochs", "amount": 2},
+        "evaluators": {"knn": {"k": 5, "ks": [5]}, "linear": None, "few_shot": None},
+    }
+    folder = compare(parse_comparison(json.dumps(content)), out=tmp_path / "out", data=splits).parent
+    trainings = [Run(folder / "runs" / f"{name}-seed0").description["training"] for name in ("whole", "part")]
+    assert [training["steps"] for training in trainings] == [10, 10]
+    assert [training["images"] for training in trainings] == [80, 40]
+    for change, reason in (
+        ({"steps_of": "missing"}, "takes the steps of 'missing', which has to be a method above it"),
+        ({"share": 0.5}, "has both `share` and `steps_of`"),
+    ):
+        wrong = {**content, "methods": [content["methods"][0], {**content["methods"][1], **change}]}
+        with pytest.raises(UserError, match=reason):
+            parse_comparison(json.dumps(wrong))
+    with pytest.raises(UserError, match="has `steps_of`, and there is no budget"):
+        parse_comparison(json.dumps({**content, "budget": None}))
 
 
 def test_one_after_the_other__starts_from_the_first_with_its_share(
