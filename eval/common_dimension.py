@@ -36,14 +36,12 @@ def to_common_dimension(train: Embeddings, *others: Embeddings, dimension: int) 
         )
     mean = train.features.mean(axis=0, dtype=np.float64)
     centred = train.features.astype(np.float64) - mean
-    # The smaller of the two products: its eigenvectors lead to the same directions.
     if columns <= rows:
         _, vectors = np.linalg.eigh(centred.T @ centred)
         directions = vectors[:, ::-1][:, :dimension]
     else:
-        values, vectors = np.linalg.eigh(centred @ centred.T)
-        directions = centred.T @ vectors[:, ::-1][:, :dimension]
-        directions /= np.sqrt(np.maximum(values[::-1][:dimension], np.finfo(np.float64).tiny))
+        # Few rows; the smaller product would have to be divided by eigenvalues, of which repeated rows make some zero.
+        directions = np.linalg.svd(centred, full_matrices=False)[2][:dimension].T
     return tuple(
         dataclasses.replace(part, features=((part.features - mean) @ directions).astype(np.float32))
         for part in (train, *others)

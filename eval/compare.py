@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -158,8 +156,8 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
         "Feature": _chosen(about),
         "May differ": ", ".join(about.get("may_differ", [])),
         "Reference": comparison.reference,
-        "Device": _joined(lookup(first, "training", "device"), lookup(first, "training", "precision"), _machine()),
-        "Versions": ", ".join(f"{key} {value}" for key, value in (first.get("versions") or {}).items()),
+        "Device": _distinct(comparison, _device),
+        "Versions": _distinct(comparison, _versions),
     }
     return [(term, text) for term, text in facts.items() if text]
 
@@ -177,8 +175,21 @@ def _joined(*parts: Any) -> str:
     return " · ".join(str(part) for part in parts if part)
 
 
-def _machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} CPU cores, Python {platform.python_version()}"
+def _distinct(comparison: Comparison, tell: Callable[[Mapping[str, Any]], str]) -> str:
+    """What is true of all cells or, where they differ, all that is true of some."""
+    return "; ".join(dict.fromkeys(text for cell in comparison.cells if (text := tell(cell.facts))))
+
+
+def _device(facts: Mapping[str, Any]) -> str:
+    """What a cell was trained on, and the machine that judged it."""
+    python = f"Python {facts['python']}" if "python" in facts else None
+    cores = f"{facts['cpu_count']} CPU cores" if facts.get("cpu_count") else None
+    training = (lookup(facts, "training", key) for key in ("device", "precision"))
+    return _joined(*training, facts.get("machine"), cores, python)
+
+
+def _versions(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in (facts.get("versions") or {}).items())
 
 
 def _features(comparison: Comparison) -> list[tuple[str, str, str]]:

@@ -13,6 +13,8 @@ from lightly_prg.eval.result_files import lookup, number
 from lightly_prg.files import read_json
 
 _SPACE = "\N{NO-BREAK SPACE}"
+_SPENT = {"cpu_seconds": ("cpu_seconds", "CPU seconds"), "gpu_seconds": ("wall_seconds", "GPU seconds")}
+_BUDGET_TOLERANCE = 0.1
 Curve = list[tuple[float, float]]
 
 
@@ -191,10 +193,24 @@ def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
         there = [cell.seed for cell in cells if cell.label == label]
         if len(there) < len(seeds):
             yield f"{label}: {len(there)} of {len(seeds)} seeds so far."
+    yield from _budget_notes(about, cells)
     for cell in cells:
         for name, result in cell.results.items():
             if result.get("converged") is False:
                 yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."
+
+
+def _budget_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
+    """The methods whose training took more or fewer seconds than they had: steps are fixed before it begins."""
+    kind = (about.get("budget") or {}).get("kind")
+    if kind not in _SPENT:
+        return
+    key, unit = _SPENT[kind]
+    for label, promised in about.get("promised", {}).items():
+        spent = [cell.fact("training", key) for cell in cells if cell.label == label]
+        known = [value for value in spent if value is not None]
+        if promised and known and abs(sum(known) / len(known) / promised - 1) > _BUDGET_TOLERANCE:
+            yield f"{label}: its training took {sum(known) / len(known):,.0f} of {promised:,.0f} {unit}."
 
 
 def _read_losses(metrics: Path) -> Curve:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import harmonic_mean
 from typing import Any
 
 from lightly_prg.eval.comparison_files import CellResults, Column, Comparison
@@ -95,7 +96,10 @@ def table_rows(comparison: Comparison) -> list[TableRow]:
 def _mean_cost(cells: Sequence[CellResults], key: str) -> float | None:
     values = [_cost(cell, key) for cell in cells]
     known = [value for value in values if value is not None]
-    return mean_of(known).mean if known else None
+    if not known:
+        return None
+    # Of rates, the one at which the images of all seeds pass.
+    return harmonic_mean(known) if key == "images_per_second" else mean_of(known).mean
 
 
 def _cost(cell: CellResults, key: str) -> float | None:
@@ -175,7 +179,7 @@ def to_markdown(comparison: Comparison, rows: Sequence[TableRow]) -> str:
 
 def _caption(comparison: Comparison) -> str:
     about = comparison.about
-    seeds = len(about.get("seeds", []))
+    seeds = len({cell.seed for cell in comparison.cells})
     spread = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     return f"Top-1 accuracy in % on the {about.get('split')} split{spread}."
 

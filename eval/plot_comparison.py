@@ -16,11 +16,10 @@ from lightly_prg.eval.comparison_files import Comparison
 from lightly_prg.eval.comparison_statistics import pareto_front
 from lightly_prg.eval.comparison_table import COSTS, TableRow, shown_cost
 from lightly_prg.eval.plot_robustness import plot_robustness
-from lightly_prg.eval.result_files import number
+from lightly_prg.eval.result_files import lookup, number
 from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
 
 _SHOWN = ("knn", "linear", "few_shot", "finetune")
-_PRICES = ("cpu_seconds", "embedding_macs")
 
 
 def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) -> None:
@@ -32,7 +31,10 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
         path: Where to write the PNG.
     """
     columns = [column for column in comparison.columns if column.key in _SHOWN] or list(comparison.columns)
-    prices = [cost for key in _PRICES for cost in COSTS if cost.key == key]
+    # Training on a GPU keeps the processor idle for the most part.
+    on_cpu = all(lookup(cell.facts, "training", "device") in (None, "cpu") for cell in comparison.cells)
+    keys = ("cpu_seconds" if on_cpu else "wall_seconds", "embedding_macs")
+    prices = [cost for key in keys for cost in COSTS if cost.key == key]
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(760, 60 + 230 * len(columns))

@@ -33,6 +33,8 @@ from lightly_prg.recipe import FinetuneRecipe, Recipe
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run, load
 
+# What encoder.json says of a fine-tuning, its cost with all learning rates and its judging included.
+_FINETUNED = ("encoder", "mode", "blocks", "preset", "num_train", "steps", "seconds", "cpu_seconds")
 _HEADS = {"LinearHead": "linear", "PRGHead": "prg"}
 
 
@@ -108,8 +110,9 @@ def finetune_run(
         target.export(
             trained,
             data=evaluation.description["data"],
-            training=evaluation.description["training"],
-            extra={"finetuned": {key: content[key] for key in ("encoder", "mode", "blocks", "preset", "num_train")}},
+            # From scratch, nothing of the pretraining is in its weights.
+            training=evaluation.description["training"] if encoder == "run" else {"epochs": 0, "steps": 0},
+            extra={"finetuned": {key: content[key] for key in _FINETUNED}},
         )
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
         if keeps_flow:

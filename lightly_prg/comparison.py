@@ -31,7 +31,7 @@ from lightly_prg.comparison_budget import (
 )
 from lightly_prg.comparison_cells import Cell, check_run, trained
 from lightly_prg.comparison_images import Images
-from lightly_prg.comparison_judging import Judge
+from lightly_prg.comparison_judging import Judge, Scanning
 from lightly_prg.comparison_runs import compare_runs
 from lightly_prg.comparison_work import Work, check_folder
 from lightly_prg.console import Console
@@ -92,7 +92,7 @@ def compare(
                 images,
                 trust,
                 console,
-                recipe.scan_taus,
+                Scanning(recipe.scan_taus, recipe.scan_pools, recipe.scan_images) if recipe.scan else None,
             ),
             facts={
                 "name": recipe.name,
@@ -101,11 +101,14 @@ def compare(
                 "reference": recipe.reference or recipe.methods[0].label,
                 "seeds": list(recipe.seeds),
                 "budget": None if recipe.budget is None else recipe.budget.model_dump(mode="json"),
+                "promised": {method.label: recipe.promised(method) for method in recipe.methods},
                 "costs": {
                     label: describe_cost(cost, steps=_steps(cells, label, data)) for label, cost in costs.items()
                 },
                 "scan": recipe.scan,
                 "scan_taus": recipe.scan_taus,
+                "scan_pools": recipe.scan_pools,
+                "scan_images": recipe.scan_images,
                 "may_differ": list(recipe.may_differ),
             },
             train=lambda cell: trained(

@@ -67,7 +67,8 @@ def trained(
             None to go by the path of the folder.
 
     Raises:
-        UserError: If the folder holds a run of another recipe or of other images, or training fails.
+        UserError: If the folder holds a run of another recipe, of other images or that started from other weights, or
+            training fails.
     """
     run = Run(cell.folder)
     check_run(cell, scanned=scanned, images=images)
@@ -75,9 +76,14 @@ def trained(
         with run.lock():
             run.clear()  # what was being written when the process was killed
     if run.is_trained:
-        if _has_other_images(run, cell.recipe, images):
+        if has_other_images(run, cell.recipe, images):
             raise UserError(
                 f"{run.folder} was trained on other images than {cell.recipe.data.root} holds now. "
+                "Choose another folder with --out, or remove that run."
+            )
+        if cell.starts_from is not None and _has_other_start(run, cell.recipe):
+            raise UserError(
+                f"{run.folder} started from weights that {cell.recipe.init_from} does not hold any more. "
                 "Choose another folder with --out, or remove that run."
             )
         console.say("  trained already")
@@ -85,7 +91,7 @@ def trained(
     if cell.source is not None:
         source = Run(cell.source)
         if first_difference(_rooted(source, cell.recipe, images), cell.recipe, scanned=scanned) is None:
-            if not _has_other_images(source, cell.recipe, images):
+            if not has_other_images(source, cell.recipe, images):
                 _take_over(source, run)
                 console.say(f"  taken from {escape(str(cell.source))}")
                 return Run(cell.folder)
@@ -165,11 +171,17 @@ def _rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": here.data.root})})
 
 
-def _has_other_images(run: Run, here: Recipe, images: Images | None) -> bool:
+def has_other_images(run: Run, here: Recipe, images: Images | None) -> bool:
+    """Whether the folder of images holds others now than the run was trained on."""
     if images is None or here.data.name != "folder":
         return False
     noted = _trained_on(run)  # None: by a version that did not note it
     return noted is not None and noted != images.facts(here).fingerprint
+
+
+def _has_other_start(run: Run, here: Recipe) -> bool:
+    noted = run.description.get("started_from")  # None: by a version that did not note it
+    return noted is not None and noted["weights_crc32"] != Run(Path(str(here.init_from))).weights_crc32
 
 
 def _trained_on(run: Run) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
 from lightly_prg.run import Run
 from lightly_prg.scan import scan
+from lightly_prg.scan_write import write_feature
 from lightly_prg.training_cost import training_cost
 
 # Facts of older versions, which left out some of it, are counted again.
@@ -54,6 +56,28 @@ class JudgedRun(Run):
         return super().write_result(evaluator, result, own_options=own)
 
 
+@dataclass(frozen=True)
+class Scanning:
+    """How the feature of every method is chosen, alike for all.
+
+    Attributes:
+        taus: Positions on the path of a flow; None: those of ``lightly-prg scan``.
+        pools: How activations are pooled.
+        images: At most so many training, and so many validation images.
+        criterion: What ranks the features. One feature serves all evaluators, so that both accuracies count.
+    """
+
+    taus: tuple[float, ...] | None
+    pools: tuple[str, ...]
+    images: int
+    criterion: str = "both"
+
+    def request(self) -> dict[str, Any]:
+        """What is written beside its result."""
+        content = asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
+
+
 @dataclass
 class Judge:
     """Measures the cells of one comparison.
@@ -64,7 +88,7 @@ class Judge:
         images: Gives the images of a recipe.
         trust: Whether the recipes' code may run.
         console: Where progress is shown.
-        scan_taus: Positions that a scan looks at on the path of a flow; None: its own.
+        scanning: How features are chosen; None: they are not.
     """
 
     evaluators: EvaluatorsRecipe
@@ -72,25 +96,37 @@ class Judge:
     images: Images
     trust: bool
     console: Console
-    scan_taus: tuple[float, ...] | None = None
+    scanning: Scanning | None = None
 
     def scan(self, cell: Cell, records: Records) -> None:
         """Chooses the feature of a run on validation images and stores it in the run.
 
         A scan that was cut off starts from the run as it was trained, so that it comes to the same choice.
         """
-        request: dict[str, Any] = {"criterion": None}
-        if self.scan_taus is not None:
-            request["taus"] = list(self.scan_taus)
+        assert self.scanning is not None
+        # The grid of a scan starts from the feature and the solver of the recipe.
+        method = cell.recipe.method
+        before = {key: getattr(method, key) for key in ("feature", "ode") if hasattr(method, key)}
+        request = self.scanning.request() | {key: value.model_dump(mode="json") for key, value in before.items()}
         made_of = self.made_of(cell)
         sha256 = Run(cell.folder).description["recipe_sha256"]
         if records.known("scan", request=request, recipe_sha256=sha256, made_of=made_of):
             return
         _undo_scan(Run(cell.folder), records.folder / "unscanned.json")
-        run = Run(cell.folder)
-        evaluation = Evaluation(run, data=self.images.of(cell.recipe), console=self.console, trust=self.trust)
-        taus = self.scan_taus if isinstance(evaluation.trained, PRGEncoder) else None
-        result = result_to_dict(scan(evaluation, taus=taus, write=True))
+        evaluation = Evaluation(
+            Run(cell.folder), data=self.images.of(cell.recipe), console=self.console, trust=self.trust
+        )
+        evaluation, _ = write_feature(evaluation, before)
+        has_path = isinstance(evaluation.trained, PRGEncoder)
+        found = scan(
+            evaluation,
+            taus=self.scanning.taus if has_path else None,
+            pools=self.scanning.pools,
+            criterion=self.scanning.criterion,
+            max_images=self.scanning.images,
+            write=True,
+        )
+        result = result_to_dict(found)
         kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")
         records.measured(
             "scan",
@@ -203,6 +239,7 @@ class _CellWork:
             "versions": description.get("versions", {}),
             "python": platform.python_version(),
             "machine": platform.machine(),
+            "cpu_count": os.cpu_count(),
         }
 
     def finetune(self) -> dict[str, Any]:

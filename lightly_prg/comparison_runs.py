@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightly_prg.comparable import check_comparable, check_same_seeds
-from lightly_prg.comparison_cells import Cell, first_difference
+from lightly_prg.comparison_cells import Cell, first_difference, has_other_images
 from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_work import Work, check_folder
@@ -66,12 +66,15 @@ def compare_runs(
     folder = Path(out) if out is not None else Path("comparisons") / name
     check_folder(folder)
     with Run(folder).lock():
+        images = Images(data, console)
+        for cell in cells:
+            _check_images(cell, images)
         work = Work(
             folder=folder,
             judge=Judge(
                 evaluators,
                 evaluators.settings(judged, cells[0].recipe.eval.batch_size),
-                Images(data, console),
+                images,
                 trust,
                 console,
             ),
@@ -90,6 +93,15 @@ def compare_runs(
             scanned=False,
         )
         return work.do(cells)
+
+
+def _check_images(cell: Cell, images: Images) -> None:
+    """Refuses a run whose folder of images has changed: the split, and with it what it was trained on, is another."""
+    if has_other_images(Run(cell.folder), cell.recipe, images):
+        raise UserError(
+            f"{cell.folder} was trained on other images than {cell.recipe.data.root} holds now: some that it was "
+            "trained on would judge it."
+        )
 
 
 @dataclass(frozen=True)

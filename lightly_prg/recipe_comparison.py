@@ -28,6 +28,7 @@ from lightly_prg.recipe import (
     load_recipe,
     nearest,
 )
+from lightly_prg.recipe_feature import Pool
 from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section
 from lightly_prg.run import Run
 
@@ -136,7 +137,9 @@ class ComparisonRecipe(Section):
         scan: Whether each method's feature is chosen on validation images before it is judged.
         scan_taus: Positions on the path of a flow that the scan looks at; None: those of ``lightly-prg scan``. Few
             bound what an embedding costs: the scan also offers the features of all its positions together.
-        split: What is judged.
+        scan_pools: How the scan pools activations, the same for every method: more positions give longer features.
+        scan_images: The scan judges by at most so many validation images, from as many training images.
+        split: What is judged. A scan chooses on validation images, so that it needs the test images for its result.
         batch_size: Of embedding.
         may_differ: What methods may differ in although a comparison needs it equal: what it is about.
         out: The folder; default ``comparisons/<name>``.
@@ -152,6 +155,8 @@ class ComparisonRecipe(Section):
     evaluators: EvaluatorsRecipe = EvaluatorsRecipe()
     scan: bool = False
     scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
+    scan_pools: Annotated[tuple[Pool, ...], Field(min_length=1)] = ("mean", "grid:2")
+    scan_images: Positive = 5000
     split: Literal["validation", "test"] = "validation"
     batch_size: Positive = 250
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()
@@ -176,6 +181,11 @@ class ComparisonRecipe(Section):
                 )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; each may stand there once")
+        if self.scan and self.split == "validation":
+            raise ValueError(
+                "scan chooses features on the validation images, which cannot judge them as well: take split=test "
+                "or scan=false"
+            )
         labels = [method.label for method in self.methods]
         for index, method in enumerate(self.methods):
             if method.start_from is not None and method.start_from not in labels[:index]:
@@ -191,7 +201,7 @@ class ComparisonRecipe(Section):
             if (method.share != 1.0 or method.steps_of is not None) and self.budget is None:
                 key = "share" if method.steps_of is None else "steps_of"
                 raise ValueError(f"{method.label!r} has `{key}`, and there is no budget")
-            chain = self._stages(method)
+            chain = [stage for stage in self._stages(method) if stage.steps_of is None]
             total = sum(stage.share for stage in chain)
             if self.budget is not None and total > 1.0 + 1e-9:
                 raise ValueError(
@@ -252,6 +262,16 @@ class ComparisonRecipe(Section):
             method = next(other for other in self.methods if other.label == method.steps_of)
         return method
 
+    def promised(self, method: MethodEntry) -> float | None:
+        """What the training of a method may take, that of the methods it starts from included.
+
+        None without a budget, and where it takes the steps of another method.
+        """
+        stages = self._stages(method)
+        if self.budget is None or any(stage.steps_of is not None for stage in stages):
+            return None
+        return self.budget.amount * sum(stage.share for stage in stages)
+
     def to_yaml(self) -> str:
         """The fully resolved recipe; ``parse_comparison`` reads it back to an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, width=100, default_flow_style=None)
@@ -270,6 +290,14 @@ def is_comparison(source: str) -> bool:
     if path.is_dir():
         return (path / "comparison.yaml").is_file()
     return has_key(path, "methods") if path.is_file() else source in shipped_comparisons()
+
+
+def folder_of(source: str | Path) -> Path | None:
+    """The folder of a comparison, where ``source`` is one or the comparison.yaml in it; None for all else."""
+    path = Path(source)
+    folder = path.parent if path.name == "comparison.yaml" else path
+    begun = (folder / "comparison.yaml").is_file() and any((folder / name).exists() for name in ("runs", "results"))
+    return folder if begun else None
 
 
 def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> ComparisonRecipe:

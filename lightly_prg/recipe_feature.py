@@ -17,6 +17,10 @@ def check_pool(pool: str) -> str:
     raise ValueError("allowed are 'mean', 'flatten' and 'grid:N' with N cells a side, such as 'grid:2'")
 
 
+Pool = Annotated[str, AfterValidator(check_pool)]
+"""``mean``, ``flatten`` or ``grid:N``."""
+
+
 def _check_tau(tau: Any) -> Any:
     if isinstance(tau, str) and "," in tau:
         tau = [part.strip() for part in tau.strip("[]()").split(",")]
@@ -84,7 +88,7 @@ class FeatureSpec(Section):
     source: Literal["state", "velocity", "denoised", "block"] = "block"
     block: str | None = None
     tau: Annotated[float | tuple[float, ...], BeforeValidator(_check_tau)] = 0.1
-    pool: Annotated[str, AfterValidator(check_pool)] = "mean"
+    pool: Pool = "mean"
 
     @model_validator(mode="after")
     def _block_goes_with_its_source(self) -> FeatureSpec:
@@ -113,4 +117,4 @@ class NetworkFeature(Section):
     """
 
     block: str | None = None
-    pool: Annotated[str, AfterValidator(check_pool)] = "mean"
+    pool: Pool = "mean"

@@ -28,6 +28,7 @@ from lightly_prg.scan_features import (
     taus_of,
 )
 from lightly_prg.scan_scores import (
+    ACCURACIES,
     CRITERIA,
     LABEL_FREE,
     SCAN_ITERATIONS,
@@ -51,7 +52,7 @@ class ScanResult:
     Attributes:
         cells: Best first.
         chosen: The first of them.
-        criterion: What ranked them: ``linear``, ``knn``, ``rankme`` or ``alpha_req``.
+        criterion: What ranked them: ``linear``, ``knn``, ``both`` (their mean), ``rankme`` or ``alpha_req``.
         standard_error: Of the chosen cell's accuracy, in points, by the number of judged images; None without labels.
         rank_correlation: Spearman's over the cells, of each criterion without labels (and of the number of dimensions)
             with the accuracies; see ``rank_correlations``.
@@ -125,7 +126,8 @@ def scan(
         sources: Some of ``state``, ``velocity``, ``denoised``, ``block``; for networks without a flow of ``block``,
             ``output``. Default: all, or ``block`` where blocks are named.
         pools: ``mean``, ``flatten``, ``grid:N``; default the recipe's.
-        criterion: What ranks the cells; default ``linear``, or ``rankme`` without labels.
+        criterion: What ranks the cells; default ``linear``, or ``rankme`` without labels. ``both`` is the mean of k-NN
+            and linear probe.
         max_images: At most so many training, and so many judged images, drawn by class.
         steps: Solver steps to the last tau; default the fewest that put every tau on an even grid and are at least the
             recipe's.
@@ -152,7 +154,7 @@ def scan(
         )
     start = time.perf_counter()
     cells, best, judging = _judged(evaluation, grid, groups, images, ranking(criterion), keep_best=write)
-    by = criterion if criterion in ("knn", "linear") else "linear"
+    by = criterion if criterion in ACCURACIES else "linear"
     choices: dict[str, ScannedCell] = {name: min(cells, key=ranking(name)) for name in LABEL_FREE}
     correlations = rank_correlations(cells) if labelled else {}
     result = ScanResult(

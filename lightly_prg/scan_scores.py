@@ -13,9 +13,10 @@ from lightly_prg.eval.label_free import alpha_req, closeness_to_one, rankme
 from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.scan_features import CellFeatures
 
-Criterion = Literal["linear", "knn", "rankme", "alpha_req"]
+Criterion = Literal["linear", "knn", "both", "rankme", "alpha_req"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
-LABEL_FREE: tuple[Criterion, ...] = CRITERIA[2:]
+ACCURACIES: tuple[Criterion, ...] = CRITERIA[:3]
+LABEL_FREE: tuple[Criterion, ...] = CRITERIA[3:]
 
 SCAN_K = 20
 SCAN_PENALTIES = (1.0, 0.1, 0.01, 0.001)
@@ -65,6 +66,11 @@ class ScannedCell:
     def position(self) -> str:
         """Where on the path, for readers; ``all`` where several are concatenated, which are always all of a scan."""
         return "all" if len(self.tau) > 1 else f"{self.tau[0]:g}" if self.tau else ""
+
+    @property
+    def both(self) -> float | None:
+        """The mean of both accuracies, for one feature that serves k-NN and probe."""
+        return None if self.knn is None or self.linear is None else (self.knn + self.linear) / 2
 
     def score(self, criterion: str) -> float | None:
         """What a criterion gives, more being better."""
@@ -121,7 +127,7 @@ def rank_correlations(cells: Sequence[ScannedCell]) -> dict[str, dict[str, float
     found: dict[str, dict[str, float | None]] = {}
     for criterion in (*LABEL_FREE, "embedding_dim"):
         found[criterion] = {}
-        for accuracy in ("knn", "linear"):
+        for accuracy in ACCURACIES:
             pairs = [(cell.score(criterion), cell.score(accuracy)) for cell in cells]
             found[criterion][accuracy] = rank_correlation(pairs)
     return found
@@ -140,7 +146,7 @@ def verdict(
         correlations: From ``rank_correlations``.
         choices: The cell that each criterion without labels puts first.
         best: The cell that the labels put first.
-        criterion: ``knn`` or ``linear``.
+        criterion: ``knn``, ``linear`` or ``both``.
         cells: How many were judged.
     """
     names = {"rankme": "RankMe", "alpha_req": "alpha-ReQ", "embedding_dim": "the number of dimensions alone"}
@@ -158,7 +164,7 @@ def verdict(
     dimensions = correlations["embedding_dim"][criterion]
     if dimensions is not None and strongest <= dimensions:
         word += ", no better than counting dimensions does,"
-    title = "k-NN" if criterion == "knn" else "linear"
+    title = {"knn": "k-NN", "both": "mean k-NN and linear"}.get(criterion, criterion)
     return (
         f"Without labels: the rank correlation with {title} accuracy over {cells} cells is {', '.join(told)}, so the "
         f"label-free criteria {word} here. Against the best cell, {costs}."

@@ -57,14 +57,32 @@ def write_choice(evaluation: Evaluation, cell: Cell) -> tuple[Evaluation, dict[s
     changes: dict[str, Any] = {"feature": cell.feature()}
     if isinstance(encoder, PRGEncoder):
         changes["ode"] = ode_of(recipe.method.ode, cell)  # type: ignore[union-attr]
-    changed = recipe.model_copy(update={"method": recipe.method.model_copy(update=changes)})
     stored = {
         "feature": cell.feature().model_dump(mode="json"),
         "ode_steps": changes["ode"].steps if "ode" in changes else None,
         "former_feature": evaluation.description["feature"],
     }
-    if changed == recipe:
-        return evaluation, {**stored, "moved": []}
+    evaluation, moved = write_feature(evaluation, changes)
+    return evaluation, {**stored, "moved": moved}
+
+
+def write_feature(evaluation: Evaluation, changes: dict[str, Any]) -> tuple[Evaluation, list[str]]:
+    """Stores where a run is read; see ``write_choice``.
+
+    Args:
+        evaluation: The run.
+        changes: ``feature`` and, of a flow, ``ode`` of its method.
+
+    Returns:
+        The evaluation of the run as it is now, and the names of the files that were moved aside.
+
+    Raises:
+        UserError: If another process is writing into the run.
+    """
+    run = evaluation.run
+    changed = run.recipe.model_copy(update={"method": run.recipe.method.model_copy(update=changes)})
+    if changed == run.recipe:
+        return evaluation, []
     with run.lock():
         moved = _move_aside(run, evaluation.description["recipe_sha256"][:8])
         write_json(run.encoder_file, _described(run, changed, changes))
@@ -73,7 +91,7 @@ def write_choice(evaluation: Evaluation, cell: Cell) -> tuple[Evaluation, dict[s
         # What only the encoder knows; its description has to be there first.
         numbers = {"embedding_dim": now.trained.embedding_dim, "nfe": now.trained.nfe}
         write_json(run.encoder_file, {**now.description, **numbers})
-    return _evaluation_of(evaluation), {**stored, "moved": moved}
+    return _evaluation_of(evaluation), moved
 
 
 def _described(run: Run, changed: Recipe, changes: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def train(
         return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
+    start = _describe_start(recipe, init_from)
     described = describe_splits(recipe, data)
     if not first:
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
@@ -92,7 +93,7 @@ def train(
             run.clear()
         run.create(recipe)
         log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
-        run.export(module.encoder(), data=described, training=log.summary())
+        run.export(module.encoder(), data=described, training=log.summary(), extra=start)
     return run
 
 
@@ -108,6 +109,14 @@ def _adopt(
         run.create(recipe)
         run.export(encoder, data=describe_splits(recipe, data), training={"epochs": 0, "steps": 0})
     return run
+
+
+def _describe_start(recipe: Recipe, init_from: str | None) -> dict[str, Any]:
+    """What encoder.json says of the weights that the training started from: their folder may hold others tomorrow."""
+    if recipe.init_from is None:
+        return {}
+    origin = Run(Path(init_from if init_from is not None else recipe.init_from))
+    return {"started_from": {"weights_crc32": origin.weights_crc32}}
 
 
 def describe_splits(recipe: Recipe, data: Splits) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class TrainingCost:
 def training_cost(run: Run, *, trust: bool) -> TrainingCost:
     """Adds up the stages of a training that started with the weights of another run (``init_from``).
 
+    A fine-tuned run costs its pretraining and its fine-tuning; of the latter multiply-adds are not known.
+
     Args:
         run: A finished run.
         trust: Whether the code that recipes name may run.
@@ -38,6 +40,9 @@ def training_cost(run: Run, *, trust: bool) -> TrainingCost:
     Raises:
         UserError: If a recipe of a stage is wrong, or its code is not trusted.
     """
+    tuned = run.description.get("finetuned")
+    if tuned is not None:
+        return TrainingCost(_with_finetuning(run.description["training"], tuned), None)
     stages, whole = _stages(run)
     macs = [estimate(stage.recipe, _info(stage), trust=trust).training_macs for stage in stages]
     training = dict(run.description["training"])
@@ -59,11 +64,18 @@ def _stages(run: Run) -> tuple[list[Run], bool]:
         if start is None or start.folder.resolve() in folders:  # gone, or overwritten by what started from it
             return stages, False
         folders.add(start.folder.resolve())
-        # Of a fine-tuned run encoder.json tells the pretraining, which is that of its source.
-        if "finetuned" not in last.description:
-            stages.append(start)
+        stages.append(start)
         last = start
     return stages, True
+
+
+def _with_finetuning(training: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Pretraining and fine-tuning of a run, whose encoder.json tells both; the fine-tuning's images are not counted."""
+    total = {key: value for key, value in training.items() if key != "images"}
+    for key, name in (("steps", "steps"), ("wall_seconds", "seconds"), ("cpu_seconds", "cpu_seconds")):
+        before = training.get(key, 0 if training.get("steps") == 0 else None)
+        total[key] = _sum([before, tuned.get(name)])
+    return total
 
 
 def _found(run: Run) -> Run | None:

@@ -261,6 +261,12 @@ class TestFolder:
         with pytest.raises(Killed):  # the run is not taken for one of these images
             trained(self.cell(tmp_path / "new", cats, source=run), images=Images(None, QUIET), **options)
 
+    def test_finished_runs__are_not_judged_by_images_that_they_may_have_seen(self, cats: Path, tmp_path: Path) -> None:
+        run = self.made(tmp_path / "run", cats)
+        self.draw(cats, seed=1)
+        with pytest.raises(UserError, match=r"run was trained on other images than .*cats holds now: some"):
+            compare_runs([run], evaluators=evaluators(), out=tmp_path / "out")
+
     def test_comparison__goes_on_with_the_moved_images(
         self, cats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -308,6 +314,45 @@ def test_moved_comparison__goes_on_in_the_middle_of_a_second_training(
     other = wanted.model_copy(update={"methods": (wanted.methods[0].model_copy(update={"label": "second"}),)})
     with pytest.raises(UserError, match="init_from is j/runs/first-seed0 there, None in the comparison"):
         compare(other, out=tmp_path / "k", data=splits)
+
+
+def test_second_training__is_not_taken_for_one_of_other_first_weights(tmp_path: Path) -> None:
+    splits = halves(8)
+    (tmp_path / "recipe.yaml").write_text(recipe("train.epochs=1").to_yaml(), encoding="utf-8")
+    methods = [
+        {"label": "first", "recipe": str(tmp_path / "recipe.yaml")},
+        {"label": "second", "recipe": str(tmp_path / "recipe.yaml"), "start_from": "first"},
+    ]
+    wanted = parse_comparison(json.dumps({"name": "j", "methods": methods, "seeds": [0], "evaluators": KNN}))
+    compare(wanted, out=tmp_path / "out", data=splits)
+    compare(wanted, out=tmp_path / "out", data=splits)  # nothing has changed
+    shutil.rmtree(tmp_path / "out" / "runs" / "first-seed0")
+    changed = methods[0] | {"overrides": ["train.lr=0.01"]}
+    other = parse_comparison(
+        json.dumps({"name": "j", "methods": [changed, methods[1]], "seeds": [0], "evaluators": KNN})
+    )
+    with pytest.raises(UserError, match=r"second-seed0 started from weights that .*first-seed0 does not hold any more"):
+        compare(other, out=tmp_path / "out", data=splits)
+
+
+def test_scan__starts_from_the_recipe_and_reads_every_method_alike(tmp_path: Path) -> None:
+    splits = halves(8)
+    (tmp_path / "recipe.yaml").write_text(recipe("train.epochs=1").to_yaml(), encoding="utf-8")
+
+    def scanned(*overrides: str) -> Any:
+        method = {"label": "A", "recipe": str(tmp_path / "recipe.yaml"), "overrides": overrides}
+        content = {"name": "s", "methods": [method], "seeds": [0], "evaluators": KNN, "scan": True, "split": "test"}
+        compare(parse_comparison(json.dumps(content)), out=tmp_path / "out", data=splits)
+        return read_json(tmp_path / "out" / "results" / "a-seed0" / "scan.json")["request"]
+
+    first = scanned()
+    cells = read_json(tmp_path / "out" / "runs" / "a-seed0" / "eval" / "scan.json")
+    assert {row["pool"] for row in cells["rows"] if row["source"] == "block"} == {"mean", "grid:2"}
+    assert cells["criterion"] == first["criterion"] == "both"
+    # The run is the same, but its recipe has another feature now: what was scanned before does not answer for it.
+    second = scanned("method.feature.pool=grid:2")
+    assert first["feature"]["pool"] == "mean"
+    assert second["feature"]["pool"] == "grid:2"
 
 
 def test_backup_of_a_scan__is_dropped_with_the_network_it_was_of(tmp_path: Path) -> None:

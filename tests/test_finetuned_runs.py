@@ -21,6 +21,7 @@ from lightly_prg.flow_comparison import round_trip_error, samples_of
 from lightly_prg.recipe import FinetuneRecipe, _without_unused, finetune_settings, load_recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
+from lightly_prg.training_cost import training_cost
 
 RECIPE = """
 name: tiny
@@ -157,6 +158,19 @@ class TestFlow:
         run, result = finetune_run(evaluation, settings(evaluation), encoder="random_network")
         assert "round_trip_after" not in result
         assert not run.figures.exists()
+
+    def test_cost__is_that_of_all_that_made_the_weights(self, evaluation: Evaluation, tmp_path: Path) -> None:
+        """A network from scratch owes nothing to the run beside it; a fine-tuned one owes it its pretraining."""
+        before = evaluation.description["training"]
+        tuned, result = finetune_run(evaluation, settings(evaluation), out=tmp_path / "tuned")
+        scratch, alone = finetune_run(
+            evaluation, settings(evaluation), encoder="random_network", out=tmp_path / "scratch"
+        )
+        spent = training_cost(tuned, trust=False)
+        assert spent.training["steps"] == before["steps"] + result["steps"]
+        assert spent.training["cpu_seconds"] == pytest.approx(before["cpu_seconds"] + result["cpu_seconds"], abs=0.11)
+        assert spent.macs is None
+        assert training_cost(scratch, trust=False).training["steps"] == alone["steps"]
 
     def test_flow_that_leaves_all_bounds__is_none(self, evaluation: Evaluation) -> None:
         encoder = evaluation.prg

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lightly_prg.errors import UserError
 from lightly_prg.recipe import load_recipe, shipped_recipes
-from lightly_prg.recipe_comparison import load_comparison, parse_comparison, shipped_comparisons
+from lightly_prg.recipe_comparison import folder_of, load_comparison, parse_comparison, shipped_comparisons
 
 TWO = """
 name: two
@@ -28,6 +30,22 @@ def test_shipped__load_with_all_their_methods(name: str) -> None:
     for method in comparison.methods:
         assert comparison.recipe_of(method, 0).eval.split == comparison.split
     assert parse_comparison(comparison.to_yaml()) == comparison
+
+
+@pytest.mark.parametrize("name", sorted(shipped_comparisons()))
+def test_shipped__fine_tune_the_whole_of_a_network_without_a_flow(name: str) -> None:
+    """A scan may choose an early block, and the layers behind it would not be trained."""
+    comparison = load_comparison(name)
+    if comparison.evaluators.finetune is None:
+        return
+    for method in comparison.methods:
+        settings = comparison.finetune_of(method)
+        assert settings is not None
+        assert settings.feature is not None
+        if comparison.recipe_of(method, 0).method.name == "prg":
+            assert settings.feature["block"] == "middle"
+        else:
+            assert settings.feature == {"block": None}
 
 
 def test_shipped__are_no_recipes_of_runs() -> None:
@@ -72,6 +90,8 @@ def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
         ("methods=[{label: A, recipe: x, finetune: [epochs=9]}]", "the comparison over all else"),
         ("methods=[{label: A, recipe: x, start_from: B}, {label: B, recipe: x}]", "a method above it"),
         ("methods=[{label: A, recipe: x, share: 0.5}]", "there is no budget"),
+        ("split=validation", "scan chooses features on the validation images"),
+        ("scan_pools=[max]", "scan_pools"),
         ("methods=[{label: A, recipe: x, share: 2}]", "share is 2"),
         (CHAIN, "'A' and then 'B' and then 'C' take 1.25 of the budget, and a method gets it once"),
         (CHAIN.replace("share: 0.25, start_from: B", "start_from: B"), "take 2 of the budget"),
@@ -79,6 +99,7 @@ def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
 )
 def test_mistakes__are_named(change: str, message: str) -> None:
     budget = ["budget={kind: epochs, amount: 2}"] if "start_from: A" in change else []
+    budget += ["scan=true"] if "split" in change else []
     with pytest.raises(UserError) as caught:
         parse_comparison(TWO, overrides=[*budget, change])
     assert message in str(caught.value)
@@ -90,6 +111,23 @@ def test_shares_of_a_chain__add_up_to_the_budget() -> None:
     assert sum(method.share for method in comparison.methods) == pytest.approx(1)
     without = thirds.replace(f"share: {1 / 3}, ", "").replace(f", share: {1 / 3}", "")
     assert len(parse_comparison(TWO, overrides=[without]).methods) == 3, "no budget, no shares"
+
+
+def test_promised__is_what_all_stages_may_take() -> None:
+    methods = """methods=[{label: A, recipe: x, share: 0.5}, {label: B, recipe: x, share: 0.5, start_from: A},
+    {label: C, recipe: x}, {label: D, recipe: x, steps_of: C}, {label: E, recipe: x, share: 0.5, start_from: D}]"""
+    comparison = parse_comparison(TWO, overrides=["budget={kind: cpu_seconds, amount: 60}", methods])
+    assert [comparison.promised(method) for method in comparison.methods] == [30.0, 60.0, 60.0, None, None]
+    free = parse_comparison(TWO)
+    assert free.promised(free.methods[0]) is None
+
+
+def test_folder_of__is_that_of_a_comparison_that_was_begun(tmp_path: Path) -> None:
+    (tmp_path / "comparison.yaml").write_text(TWO, encoding="utf-8")
+    assert folder_of(tmp_path / "comparison.yaml") is None  # a recipe that only has this name
+    (tmp_path / "runs").mkdir()
+    assert folder_of(tmp_path / "comparison.yaml") == folder_of(tmp_path) == tmp_path
+    assert folder_of("compare_quick") is None
 
 
 def test_unknown__names_the_nearest_and_the_method() -> None:

@@ -202,7 +202,7 @@ class TestScan:
             ({"taus": (0.5, 1.5)}, r"0\.5, 1\.5"),
             ({"pools": ("max",)}, r"'max'.*grid:2"),
             ({"blocks": ("middle",), "pools": ("grid:9",)}, "Nothing is left"),
-            ({"criterion": "accuracy"}, r"'accuracy'.*linear, knn, rankme, alpha_req"),
+            ({"criterion": "accuracy"}, r"'accuracy'.*linear, knn, both, rankme, alpha_req"),
             ({"max_images": 0}, "max_images is 0"),
             ({"max_images": 1}, "2 classes"),
         ],
@@ -315,6 +315,10 @@ def test_ranking__of_equal_cells_takes_the_other_accuracy_then_the_cheaper() -> 
     ranked = sorted(cells, key=ranking("linear"))
     assert [cells.index(each) for each in ranked] == [1, 3, 4, 2, 0]
     assert min(cells, key=ranking("knn")) == cells[3]
+    # The mean of both: neither the best probe nor the best k-NN.
+    cells = [cell(linear=70.0, knn=40.0), cell(linear=40.0, knn=70.0), cell(linear=60.0, knn=60.0)]
+    assert min(cells, key=ranking("both")) == cells[2]
+    assert cell(knn=None).both is None
     unknown = [cell(alpha_req=None), cell(alpha_req=1.4), cell(alpha_req=0.7)]
     assert sorted(unknown, key=ranking("alpha_req")) == [unknown[2], unknown[1], unknown[0]]
 

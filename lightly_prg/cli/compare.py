@@ -23,7 +23,12 @@ def compare(
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder. Default: comparisons/<name>, or comparisons/claims/<id>.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="The folder. Default: comparisons/<name>, or comparisons/claims/<id>; of a comparison that was begun, "
+            "given by its folder or comparison.yaml, its own.",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -123,7 +128,7 @@ def _compare_recipe(
     trust: bool,
     console: Any,
 ) -> Path | None:
-    from lightly_prg.recipe_comparison import load_comparison
+    from lightly_prg.recipe_comparison import folder_of, load_comparison
 
     changes = [source for source in sources if "=" in source and not Path(source).exists()]
     named = [source for source in sources if source not in changes]
@@ -132,6 +137,7 @@ def _compare_recipe(
     changes += [f"reference={reference}"] if reference is not None else []
     changes += [f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []
     recipe = load_comparison(named[0], changes)
+    out = out if out is not None else folder_of(named[0])  # one that was begun is continued where it lies
     if dry_run:
         from lightly_prg.comparable import check_comparable
 

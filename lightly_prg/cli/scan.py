@@ -44,8 +44,8 @@ def scan(
         str | None,
         typer.Option(
             "--criterion",
-            help="What ranks: linear, knn, or without labels rankme, alpha_req. Default: linear if labels are known, "
-            "else rankme.",
+            help="What ranks: linear, knn, both (their mean), or without labels rankme, alpha_req. Default: linear if "
+            "labels are known, else rankme.",
         ),
     ] = None,
     max_images: Annotated[

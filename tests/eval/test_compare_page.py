@@ -88,6 +88,40 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def facts_of(folder: Path, key: str) -> tuple[Path, Any]:
+    path = folder / "results" / key / "facts.json"
+    return path, json.loads(path.read_text("utf-8"))
+
+
+def test_budget__that_was_missed_is_told(folder: Path) -> None:
+    about = json.loads((folder / "comparison.json").read_text("utf-8"))
+    write(folder / "comparison.json", {**about, "promised": {"PRG": 20.0, NASTY: None}})
+    assert read_comparison(folder).notes == ()  # 20.5 of 20 seconds
+    for seed, seconds in ((0, 26.0), (1, 22.0)):
+        path, content = facts_of(folder, f"prg-seed{seed}")
+        content["result"]["training"]["cpu_seconds"] = seconds
+        write(path, content)
+    assert read_comparison(folder).notes == ("PRG: its training took 24 of 20 CPU seconds.",)
+
+
+def test_embedding_speed__is_that_of_all_seeds_together(folder: Path) -> None:
+    path = folder / "results" / "prg-seed1" / "knn.json"
+    content = json.loads(path.read_text("utf-8"))
+    content["result"]["images_per_second"] = 1234.0 / 3
+    write(path, content)
+    # One image at one second, one at three: two images in four.
+    assert table_rows(read_comparison(folder))[0].costs["images_per_second"] == pytest.approx(1234.0 / 2)
+
+
+def test_machines__are_all_named(folder: Path) -> None:
+    path, content = facts_of(folder, "prg-seed1")
+    content["result"] |= {"machine": "aarch64", "cpu_count": 7, "python": "3.12.1", "versions": {"torch": "2.15.0"}}
+    write(path, content)
+    text = write_comparison(folder).read_text("utf-8")
+    assert "cpu · aarch64 · 7 CPU cores · Python 3.12.1" in text
+    assert "torch 2.14.0; torch 2.15.0" in text
+
+
 class Page(HTMLParser):
     def __init__(self, source: str) -> None:
         super().__init__()

@@ -74,6 +74,15 @@ def test_common_dimension__keeps_what_lies_in_a_plane(columns: int) -> None:
     assert variances[0] > variances[1]
 
 
+def test_common_dimension__of_repeated_rows_is_finite() -> None:
+    """Four different points span three directions; of the fourth nothing is known but that it holds no variance."""
+    points = np.random.default_rng(0).normal(size=(4, 30))
+    low, other = to_common_dimension(embeddings(np.repeat(points, 2, axis=0)), embeddings(points), dimension=4)
+    distances = [np.linalg.norm(each[:, None] - each[None], axis=2) for each in (points, other.features)]
+    np.testing.assert_allclose(distances[0], distances[1], atol=1e-5)
+    assert np.abs(low.features[:, 3]).max() < 1e-5
+
+
 def test_common_dimension__is_at_most_what_there_is() -> None:
     with pytest.raises(UserError, match="at most 4"):
         to_common_dimension(embeddings(np.eye(5)), dimension=5)
