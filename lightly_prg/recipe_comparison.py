@@ -156,7 +156,7 @@ class ComparisonRecipe(Section):
     scan: bool = False
     scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
     scan_pools: Annotated[tuple[Pool, ...], Field(min_length=1)] = ("mean", "grid:2")
-    scan_images: Positive = 5000
+    scan_images: Positive = 3000
     split: Literal["validation", "test"] = "validation"
     batch_size: Positive = 250
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()

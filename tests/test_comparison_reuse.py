@@ -323,14 +323,13 @@ def test_second_training__is_not_taken_for_one_of_other_first_weights(tmp_path: 
         {"label": "first", "recipe": str(tmp_path / "recipe.yaml")},
         {"label": "second", "recipe": str(tmp_path / "recipe.yaml"), "start_from": "first"},
     ]
-    wanted = parse_comparison(json.dumps({"name": "j", "methods": methods, "seeds": [0], "evaluators": KNN}))
+    common = {"name": "j", "seeds": [0], "evaluators": KNN}
+    wanted = parse_comparison(json.dumps({**common, "methods": methods}))
     compare(wanted, out=tmp_path / "out", data=splits)
     compare(wanted, out=tmp_path / "out", data=splits)  # nothing has changed
     shutil.rmtree(tmp_path / "out" / "runs" / "first-seed0")
     changed = methods[0] | {"overrides": ["train.lr=0.01"]}
-    other = parse_comparison(
-        json.dumps({"name": "j", "methods": [changed, methods[1]], "seeds": [0], "evaluators": KNN})
-    )
+    other = parse_comparison(json.dumps({**common, "methods": [changed, methods[1]]}))
     with pytest.raises(UserError, match=r"second-seed0 started from weights that .*first-seed0 does not hold any more"):
         compare(other, out=tmp_path / "out", data=splits)
 
