@@ -41,6 +41,11 @@ RECIPE = [
 ]
 COMMAND = ("-m", "lightly_prg.cli", "train", *RECIPE)
 SIMCLR = """
+import sys
+from lightly_prg.recipe import parse_recipe
+from lightly_prg.train import train
+
+recipe = '''
 name: simclr
 data: {name: digits, train_size: 40}
 method:
@@ -48,7 +53,9 @@ method:
   backbone: {depth: 9, width: 0.125}
   projection: {hidden: 16, output: 8}
 train: {epochs: 2, batch_size: 20, accelerator: cpu, precision: 32, devices: 2, strategy: ddp}
-eval: {knn: null, linear: null, few_shot: null, controls: []}
+eval: {few_shot: null}
+'''
+train(parse_recipe(recipe), out=sys.argv[-1])
 """
 
 
@@ -163,9 +170,9 @@ def test_auxiliary_loss_alone__trains_as_far_as_its_block(folder: Path, strategy
 
 def test_simclr__measures_held_out_images_in_the_first_process(tmp_path: Path) -> None:
     """The second one trains on meanwhile: it takes no part in a loss that is gathered."""
-    recipe = tmp_path / "simclr.yaml"
-    recipe.write_text(SIMCLR)
-    run(tmp_path / "run", command=("-m", "lightly_prg.cli", "train", str(recipe)))
+    script = tmp_path / "script.py"
+    script.write_text(SIMCLR)
+    run(tmp_path / "run", command=(str(script),))
     with (tmp_path / "run/metrics.csv").open() as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     assert len(losses) == 2
