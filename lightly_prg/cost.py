@@ -15,7 +15,8 @@ from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import LinearPath, path_from_name
 from lightly_prg.methods import build_method, build_network
-from lightly_prg.methods.auxiliary import Auxiliary, ReadVelocity
+from lightly_prg.methods.auxiliary import Auxiliary
+from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.recipe import (
     AuxiliaryRecipe,
     FeatureSpec,

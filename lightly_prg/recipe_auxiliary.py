@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lightly_prg.recipe_feature import check_pool
 from lightly_prg.recipe_section import Number, Positive, Section
@@ -14,8 +14,8 @@ ON_VIEWS = ("ntxent", "vicreg", "barlow_twins", "dino", "lejepa")
 """Losses that compare two views of an image; ``dispersive`` and ``align`` read what the flow computes anyway."""
 
 
-def _check_range(value: Any) -> Any:
-    if isinstance(value, list | tuple) and len(value) == 2 and not value[0] <= value[1]:
+def _check_range(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
         raise ValueError("the lower end comes first")
     return value
 
@@ -50,7 +50,7 @@ class AuxiliaryRecipe(Section):
     flow_every: Positive = 1
     tau: Annotated[
         tuple[Annotated[Number, Field(ge=0.0, le=1.0)], Annotated[Number, Field(ge=0.0, le=1.0)]],
-        BeforeValidator(_check_range),
+        AfterValidator(_check_range),
     ] = (0.0, 0.1)
     temperature: Annotated[Number, Field(gt=0.0)] = 0.5
     views: ViewsRecipe = ViewsRecipe()

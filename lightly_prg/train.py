@@ -226,7 +226,7 @@ def _fit(
     precision = pick_precision(settings.precision, device).precision
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
-        module.network.compile()
+        module.compile_network()
     module.network.to(memory_format=torch.channels_last)
     module.ema.to(memory_format=torch.channels_last)
     log = TrainingLog(

@@ -91,7 +91,7 @@ def our_step(options: argparse.Namespace, channels: int, size: int, settings: di
     ).to(options.device)
     module.ema = EMA(network, DECAY).to(options.device)
     if options.device.startswith("cuda"):
-        module.network.compile()
+        module.compile_network()
     module.network.to(memory_format=torch.channels_last)
     module.ema.to(memory_format=torch.channels_last)
     precision = precision_of(options)

@@ -54,18 +54,27 @@ class Teacher:
 
     def _as_grid(self, features: Tensor) -> Tensor:
         if features.ndim == 3:
-            count = features.shape[1]
-            patches = math.isqrt(count) ** 2
-            if count - patches > 5:  # class and register tokens stand first
-                raise UserError(f"{self.source} gives {count} tokens, which form no square.")
-            side = math.isqrt(patches)
-            features = features[:, count - patches :].transpose(1, 2).reshape(len(features), -1, side, side)
+            patches = features[:, self._tokens_in_front(features.shape[1]) :]
+            side = math.isqrt(patches.shape[1])
+            features = patches.transpose(1, 2).reshape(len(features), -1, side, side)
+        elif features.ndim == 4 and getattr(self.encoder.network, "output_fmt", "NCHW") == "NHWC":  # timm's Swin
+            features = features.permute(0, 3, 1, 2)
         if features.ndim != 4:
             raise UserError(
                 f"{self.source} gives activations of shape {tuple(features.shape)}; patch-wise alignment needs a grid. "
                 "Name another block with auxiliary.teacher_block."
             )
         return features
+
+    def _tokens_in_front(self, count: int) -> int:
+        """How many class and register tokens stand before the patches; a block ahead of them has none yet."""
+        known = getattr(self.encoder.network, "num_prefix_tokens", None)  # timm's
+        if known is not None and known < count and math.isqrt(count - known) ** 2 == count - known:
+            return int(known)
+        front = count - math.isqrt(count) ** 2
+        if front > 5:
+            raise UserError(f"{self.source} gives {count} tokens, which form no square.")
+        return front
 
 
 class Alignment(nn.Module):
@@ -94,10 +103,11 @@ class Alignment(nn.Module):
             activation: ``(B, channels, h, w)``.
             target: ``(B, dimension, h', w')``, brought to the same grid.
         """
-        projected = self.layers(activation).float()
+        projected, target = self.layers(activation).float(), target.float()
         if target.shape[2:] != projected.shape[2:]:
+            # Antialiasing on CPUs knows no half precision, in which a teacher may have run.
             target = F.interpolate(target, size=projected.shape[2:], mode="bilinear", antialias=True)
-        return -F.cosine_similarity(projected, target.float(), dim=1).mean()
+        return -F.cosine_similarity(projected, target, dim=1).mean()
 
 
 def _encoder_of(settings: AuxiliaryRecipe, input_shape: tuple[int, ...], *, weights: bool) -> NetworkEncoder:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
-from lightly_prg.activations import hooked_outputs
-from lightly_prg.features import activation
 from lightly_prg.flow import Path
 from lightly_prg.methods.alignment import Alignment, Teacher
+from lightly_prg.methods.block_reading import ReadBlock
 from lightly_prg.methods.dispersive import dispersive_loss
 from lightly_prg.methods.view_losses import ViewLoss, projection_head
 from lightly_prg.pooling import pool
@@ -36,6 +35,7 @@ class Auxiliary(nn.Module):
     Attributes:
         head: What stands between the activation and the loss; it is trained and then thrown away.
         reads_views: Whether the loss compares two views; otherwise it reads what the flow computes.
+        read: How the views are run as far as the block.
 
     Raises:
         ValueError: If the network has no such block.
@@ -57,8 +57,8 @@ class Auxiliary(nn.Module):
         super().__init__()
         self.settings, self.path, self.seed = settings, path, seed
         self.reads_views = settings.loss in ON_VIEWS
-        with torch.no_grad():
-            read = self._activation(velocity, torch.full((1,), path.tau_min), torch.zeros(1, *input_shape))
+        self.read = ReadBlock(settings.block)
+        read = self._dry_run(velocity, input_shape)
         self.criterion = ViewLoss(settings) if self.reads_views else None
         self.teacher: Teacher | None = None
         if settings.loss == "align":
@@ -108,7 +108,7 @@ class Auxiliary(nn.Module):
 
     def project(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
         """What the loss compares: the block's activation at ``x``, pooled, behind the head."""
-        projections: Tensor = self.head(self._pooled(velocity, tau, x))
+        projections: Tensor = self.head(self._pooled(self.read(velocity, tau, x)))
         return projections
 
     @torch.no_grad()
@@ -116,7 +116,8 @@ class Auxiliary(nn.Module):
         """The same of the averaged network and head; None where the loss needs no teacher."""
         if self.averaged_head is None:
             return None
-        projections: Tensor = self.averaged_head(self._pooled(averaged, tau, x))
+        # What was compiled is for the network in training; this one would compile it anew.
+        projections: Tensor = self.averaged_head(self._pooled(self.read.forward(averaged, tau, x)))
         return projections
 
     def _carry(self, x: Tensor, position: int, share: tuple[int, slice]) -> tuple[Tensor, Tensor]:
@@ -130,11 +131,20 @@ class Auxiliary(nn.Module):
         noise = torch.randn((2, total, *x.shape[1:]), generator=generator, device=x.device)[:, mine].flatten(0, 1)
         return self.path.interpolate(x, noise, tau).contiguous(memory_format=torch.channels_last), tau
 
-    def _pooled(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
-        return pool(self._activation(velocity, tau, x).float(), self.settings.pool)
+    def _pooled(self, activations: Tensor) -> Tensor:
+        return pool(activations.float(), self.settings.pool)
 
-    def _activation(self, velocity: nn.Module, tau: Tensor, x: Tensor) -> Tensor:
-        return activation(velocity, tau, x, self.settings.block)
+    @torch.no_grad()
+    def _dry_run(self, velocity: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
+        """The activation at a black image.
+
+        Of a copy, which takes what a run changes, such as batch statistics. It runs in the network's own mode: dropout
+        draws before the head gets its weights, so that in evaluation mode a seed would mean others.
+        """
+        found: Tensor = self.read(
+            copy.deepcopy(velocity), torch.full((1,), self.path.tau_min), torch.zeros(1, *input_shape)
+        )
+        return found
 
     def read_flow(self, activations: Tensor, images: Tensor) -> Tensor:
         """The loss of what the flow computed on its own batch.
@@ -144,7 +154,7 @@ class Auxiliary(nn.Module):
             images: The clean ones ``(B, C, H, W)`` in [0, 1].
         """
         if self.teacher is None:
-            return dispersive_loss(activations, temperature=self.settings.temperature)
+            return dispersive_loss(activations, temperature=self.settings.temperature, gather_distributed=True)
         loss: Tensor = self.head(activations, self.teacher(images))
         return loss
 
@@ -156,26 +166,3 @@ class Auxiliary(nn.Module):
         """
         if self.averaged_head is not None:
             update_momentum(self.head, self.averaged_head, m=decay)
-
-
-class ReadVelocity:
-    """A velocity network that keeps one block's activation of its last evaluation, at no further cost.
-
-    Attributes:
-        activation: The block's output.
-    """
-
-    def __init__(self, velocity: nn.Module, block: str) -> None:
-        self.velocity, self.block = velocity, block
-        self.activation: Tensor | None = None
-
-    def __call__(self, tau: Tensor, x: Tensor) -> Tensor:
-        """Evaluates the network."""
-        output: Any
-        if hasattr(self.velocity, "block_names"):
-            output, found = self.velocity(tau, x, return_blocks=(self.block,))
-        else:
-            output, found = hooked_outputs(self.velocity, (self.block,), tau, x)
-        self.activation = found[self.block]
-        velocity: Tensor = output
-        return velocity

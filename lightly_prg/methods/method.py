@@ -112,6 +112,10 @@ class Method(LightningModule):
         """Whether some of the trained modules' weights get no gradient, and stay what they are."""
         return False
 
+    def compile_network(self) -> None:
+        """Compiles what a training step runs; the averaged network, which is given away, stays plain."""
+        self.network.compile()
+
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The loss of a batch, and that of the online classifier where it is asked for."""
         views = as_views(batch)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder, extract_features
 from lightly_prg.flow import FlowMatchingLoss, Path, path_from_name
-from lightly_prg.methods.auxiliary import Auxiliary, ReadVelocity
+from lightly_prg.methods.auxiliary import Auxiliary
+from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.methods.method import Method, as_views
 from lightly_prg.models import DiT, UNet
 from lightly_prg.randomness import generator_for
@@ -182,6 +183,12 @@ class PRG(Method):
     def leaves_weights_untouched(self) -> bool:
         """Without flow matching nothing reaches the blocks behind the one that the auxiliary loss reads."""
         return self.auxiliary is not None and self.auxiliary.settings.flow_weight == 0.0
+
+    def compile_network(self) -> None:
+        """Compiles the network, and what runs the views as far as the block."""
+        super().compile_network()
+        if self.auxiliary is not None and self.auxiliary.reads_views:
+            self.auxiliary.read.compile_for(self.velocity)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimiser step, after which everything that is averaged follows."""

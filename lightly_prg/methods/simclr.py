@@ -83,22 +83,27 @@ class SimCLR(BackboneMethod):
 
     def loss(self, views: Sequence[Tensor], position: int) -> Tensor:
         """NT-Xent of the two views' projections; one forward for both, so that batch statistics are shared."""
+        return self._contrast(views, self.criterion)
+
+    def _contrast(self, views: Sequence[Tensor], criterion: nn.Module) -> Tensor:
         if len(views) != 2:
             raise ValueError(f"SimCLR compares two views of each image; the batch has {len(views)}.")
-        projections = self.projection_head(self.backbone(torch.cat(list(views))))
-        # In half precision the similarities of a large batch lose the differences that matter.
-        first, second = projections.float().chunk(2)
-        loss: Tensor = self.criterion(first, second)
+        projections: Tensor = self.projection_head(self.backbone(torch.cat(list(views))))
+        # In half precision the similarities of a large batch lose the differences that matter, and mixed precision
+        # would round the projections again.
+        with torch.autocast(projections.device.type, enabled=False):
+            loss: Tensor = criterion(*projections.float().chunk(2))
         return loss
 
     def held_out_loss(self, images: Tensor, position: int) -> Tensor:
-        """The loss of held-out images with the weights in training."""
+        """The loss of held-out images with the weights in training, among the images of this process."""
         was_training = self.training
         self.eval()
         views = self.make_views(
             images, generator=generator_for(self.seed, "validation", position, device=images.device)
         )
-        loss = self.loss(views, position)
+        # One process measures while the others train on: a loss that gathers would wait for them for ever.
+        loss = self._contrast(views, NTXentLoss(temperature=self.settings.temperature))
         self.train(was_training)
         return loss
 

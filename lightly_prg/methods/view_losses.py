@@ -64,14 +64,16 @@ class ViewLoss(nn.Module):
             projections: ``(2 B, D)``, those of all first views before those of all second ones.
             teacher: The same from the averaged network, for DINO.
         """
-        # In half precision the similarities of a large batch lose the differences that matter.
-        first, second = projections.float().chunk(2)
-        if teacher is not None:
-            loss: Tensor = self.criterion(list(teacher.float().chunk(2)), [first, second])
-        elif self.name == "lejepa":
-            # Both views are global ones; the loss counts its local views besides, of which there are none.
-            views = torch.stack([first, second])
-            loss = self.criterion(local_proj=views, global_proj=views)
-        else:
-            loss = self.criterion(first, second)
+        # In half precision the similarities of a large batch lose the differences that matter, and mixed precision
+        # would round the projections again.
+        with torch.autocast(projections.device.type, enabled=False):
+            first, second = projections.float().chunk(2)
+            if teacher is not None:
+                loss: Tensor = self.criterion(list(teacher.float().chunk(2)), [first, second])
+            elif self.name == "lejepa":
+                # Both views are global ones; the loss counts its local views besides, of which there are none.
+                views = torch.stack([first, second])
+                loss = self.criterion(local_proj=views, global_proj=views)
+            else:
+                loss = self.criterion(first, second)
         return loss

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from lightly_prg.errors import UserError
+from lightly_prg.eval.comparison_files import CellResults, Column, Comparison
+from lightly_prg.plot_style import LIGHT
 from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
@@ -116,6 +120,82 @@ def test_frechet_distances_of_another_judge__are_refused(
     main(runs[0])
     with pytest.raises(UserError, match="samples is 2000 there, 50 here"):
         main(runs[0], "--samples", "50")
+
+
+# Method and seed: accuracies of k-NN and of the linear probe; bits and Fréchet distance where there is a flow.
+JOINT: dict[tuple[str, int], tuple[float, float, dict[str, float]]] = {
+    ("PRG", 0): (80.0, 70.0, {"bits": 3.0, "frechet": 10.0, "floor": 1.0}),
+    ("PRG", 1): (82.0, 74.0, {"bits": 3.2, "frechet": 12.0, "floor": 2.0}),
+    ("joint", 0): (81.0, 76.0, {"bits": 3.1, "frechet": 8.0, "floor": 1.0}),
+    ("joint", 1): (85.0, 78.0, {"bits": 3.1, "frechet": 9.0, "floor": 2.0}),
+    ("SimCLR", 0): (83.0, 77.0, {}),
+    ("alone", 0): (84.0, 79.0, {"bits": 9.2, "frechet": 400.0, "floor": 1.0}),
+}
+
+
+@pytest.fixture
+def joint(tmp_path: Path) -> tuple[list[Path], Comparison]:
+    files, cells = [], []
+    for (label, seed), (knn, linear, measured) in JOINT.items():
+        files.append(tmp_path / f"{label}-{seed}.json")
+        files[-1].write_text(json.dumps({"label": label, "seed": seed, **measured}))
+        cells.append(CellResults(label, seed, {"knn": knn, "linear": linear}, {}, {}, []))
+    about = {"split": "test", "seeds": [0, 1], "budget": {"kind": "cpu_seconds", "amount": 600}}
+    columns = (Column("knn", "k-NN", "k = 20"), Column("linear", "linear"))
+    return files, Comparison(about, columns, tuple(cells), (), "")
+
+
+def test_summary__sets_what_a_network_generates_beside_its_accuracies(
+    joint: tuple[list[Path], Comparison], tmp_path: Path
+) -> None:
+    experiment = script("generates_and_represents")
+    experiment.summarise(tmp_path / "out", *joint, "PRG", "the command")
+    text = (tmp_path / "out/summary.md").read_text()
+    assert text.startswith("Made by `the command`.\n")
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")}
+    assert rows == {
+        "method": "| method | k-NN k = 20 | linear | bits per dimension | Fréchet distance |",
+        "PRG": "| PRG | 81.0 ± 1.4 | 72.0 ± 2.8 | 3.100 ± 0.141 | 11.000 ± 1.414 |",
+        # Seed by seed: +1 and +3, +6 and +4, +0.1 and -0.1, -2 and -3.
+        "joint": "| joint | 83.0 ± 2.8 (+2.0 ± 1.0) | 77.0 ± 1.4 (+5.0 ± 1.0) | 3.100 ± 0.000 (+0.000 ± 0.100) "
+        "| 8.500 ± 0.707 (-2.500 ± 0.500) |",
+        "SimCLR": "| SimCLR | 83.0 (+3.0) | 77.0 (+7.0) |  |  |",
+        "alone": "| alone | 84.0 (+4.0) | 79.0 (+9.0) | 9.200 (+6.200) | 400.000 (+390.000) |",
+    }
+    assert "Split test, seeds 0, 1;" in text
+    assert "the paired difference to PRG" in text
+    assert "Budget: 600 cpu seconds. Fréchet distance between real images: 1.4." in text
+    assert (tmp_path / "out/tradeoff.png").stat().st_size > 1000
+
+
+def test_tradeoff__has_a_point_for_each_flow_and_a_line_for_each_other(
+    joint: tuple[list[Path], Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, figures = script("generates_and_represents"), []
+    monkeypatch.setattr(experiment, "write_figure", lambda path, draw: figures.append(draw(LIGHT)))
+    experiment.summarise(tmp_path / "out", *joint, "PRG", "the command")
+    figure: Figure
+    (figure,) = figures
+    bits, frechet = figure.axes
+
+    def points(axes: Any) -> dict[str, tuple[float, float]]:
+        shown = zip(*axes.get_legend_handles_labels(), strict=True)
+        return {
+            label: tuple(map(float, mark[0].get_xydata()[0]))
+            for mark, label in shown
+            if isinstance(mark, ErrorbarContainer)
+        }
+
+    assert points(bits) == {
+        "PRG": (pytest.approx(3.1), 72.0),
+        "joint": (pytest.approx(3.1), 77.0),
+        "alone": (9.2, 79.0),
+    }
+    assert points(frechet) == {"PRG": (11.0, 72.0), "joint": (8.5, 77.0)}, "what is off the picture is left out"
+    for axes in (bits, frechet):
+        (line,) = (line for line in axes.lines if line.get_label() == "SimCLR")
+        assert list(line.get_ydata()) == [77.0, 77.0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SimCLR", "PRG", "joint", "alone"]
 
 
 def test_summary__leaves_out_what_a_snapshot_lacks(tmp_path: Path) -> None:

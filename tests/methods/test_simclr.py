@@ -28,6 +28,30 @@ def test_loss__is_lightlys_on_one_joint_forward() -> None:
     torch.testing.assert_close(model.loss([first, second], 0), expected)
 
 
+def test_mixed_precision__ends_before_the_loss() -> None:
+    model, twin = tiny(), tiny()
+    first, second = torch.rand(2, 4, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss([first, second], 0)
+        projections = twin.projection_head(twin.backbone(torch.cat([first, second])))
+    assert projections.dtype == torch.bfloat16
+    assert torch.equal(found, NTXentLoss()(*projections.float().chunk(2)))
+
+
+def test_held_out_loss__waits_for_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, images = tiny(), torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    alone, keys = model.held_out_loss(images, 0), list(model.state_dict())
+
+    def gather(_: torch.Tensor) -> None:
+        raise AssertionError("the other processes are not there")
+
+    monkeypatch.setattr("lightly.utils.dist.world_size", lambda: 2)
+    monkeypatch.setattr("lightly.utils.dist.gather", gather)
+    assert torch.equal(model.held_out_loss(images, 0), alone)
+    assert list(model.state_dict()) == keys
+    assert model.training
+
+
 def test_one_view__is_refused() -> None:
     with pytest.raises(ValueError, match="two views"):
         tiny().loss([torch.rand(4, 3, 32, 32)], 0)

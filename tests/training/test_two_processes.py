@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,18 +40,42 @@ RECIPE = [
     "eval.batch_size=100",
 ]
 COMMAND = ("-m", "lightly_prg.cli", "train", *RECIPE)
+SIMCLR = """
+import sys
+from lightly_prg.recipe import parse_recipe
+from lightly_prg.train import train
+
+recipe = '''
+name: simclr
+data: {name: digits, train_size: 40}
+method:
+  name: simclr
+  backbone: {depth: 9, width: 0.125}
+  projection: {hidden: 16, output: 8}
+train: {epochs: 2, batch_size: 20, accelerator: cpu, precision: 32, devices: 2, strategy: ddp}
+eval: {few_shot: null}
+'''
+train(parse_recipe(recipe), out=sys.argv[-1])
+"""
 
 
-def run(out: Path, *overrides: str, launcher: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    done = subprocess.run(
-        [sys.executable, *launcher, *COMMAND, *overrides, "--out", str(out)],
-        capture_output=True,
+def run(
+    out: Path, *overrides: str, launcher: tuple[str, ...] = (), command: tuple[str, ...] = COMMAND
+) -> dict[str, torch.Tensor]:
+    with subprocess.Popen(
+        [sys.executable, *launcher, *command, *overrides, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+        start_new_session=True,
+    ) as process:
+        try:
+            _, told = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and with it those that it started, which would wait on
+            raise
+    assert process.returncode == 0, told
     state: dict[str, torch.Tensor] = torch.load(out / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return state
 
@@ -139,6 +166,26 @@ def test_auxiliary_loss_alone__trains_as_far_as_its_block(folder: Path, strategy
     assert {name.split(".")[0] for name in changed} >= {"down", "middle"}
     for name in behind:
         assert same(state[f"velocity.{name}"], state[f"ema.module.{name}"]), "and so it is exported"
+
+
+def test_simclr__measures_held_out_images_in_the_first_process(tmp_path: Path) -> None:
+    """The second one trains on meanwhile: it takes no part in a loss that is gathered."""
+    script = tmp_path / "script.py"
+    script.write_text(SIMCLR)
+    run(tmp_path / "run", command=(str(script),))
+    with (tmp_path / "run/metrics.csv").open() as file:
+        losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.slow
+def test_dispersive__equals_one_process(folder: Path) -> None:
+    """All images of the batch are spread together, whichever process computed them."""
+    settings = ("method.auxiliary={loss: dispersive}", "train.epochs=1", "eval.knn=null", "eval.controls=[]")
+    alone = run(folder / "dispersive-one", *settings)
+    shared = run(folder / "dispersive-two", *settings, "train.devices=2", "train.strategy=ddp")
+    assert distance(alone, shared) < 1e-3
 
 
 @pytest.mark.slow
