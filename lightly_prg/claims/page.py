@@ -12,6 +12,7 @@ from lightly_prg.claims.text import heading, short_id, stated, tested
 from lightly_prg.files import read_json, write_text
 
 _NOTES = "notes.md"
+_EARLIER = {"ode": "finetune_through_ode", "frozen": "frozen_features"}
 
 _HEAD = """# Claims and their tests
 
@@ -19,13 +20,21 @@ What is claimed of Pretrained Reversible Generation (PRG, [arXiv 2412.01787](htt
 words, and what became of it at a small size: small images, minutes of training on a CPU, a few labels. A verdict says
 nothing of networks a hundred times larger that were trained a thousand times longer.
 
-Every claim says beforehand what would falsify it, which differences decide and how large a margin they have. A claim
-**holds** if the 95 % interval of every deciding difference (paired over the seeds, Student's t) lies on the claimed
-side on every data set; it **does not hold** if one lies on the other side; else it **cannot be told at this size**.
-Whatever is chosen is chosen on validation images; test images are looked at once.
+Every claim says beforehand what would falsify it, which differences decide and the margin of each: the smallest effect
+that counts. A claim **holds** if the 95 % interval of every deciding difference (paired over the seeds, Student's t)
+lies on the claimed side of its margin on every data set; it **does not hold** if one lies wholly on the other side;
+else it **cannot be told at this size**. The intervals are not widened for being several. To hold takes all of them, so
+that many make it harder; one is enough to fall, and each that lies exactly at its margin falls by luck in one of forty
+tests (one of twenty where the claim is that nothing changes). Each claim says how many decide.
+
+Learning rates, blocks and positions are chosen on validation images, and a classifier is judged on test images once.
+The claims are not blind, though: the same networks, of seeds 0 to 2, had been judged on test images of the same sets
+in two earlier studies, [{ode}]({ode_link}) and [{frozen}]({frozen_link}), and what they found
+went into what is asked here, its controls and its margins.
 
 Each needs Fashion-MNIST and CIFAR-10 (`data.fashion_mnist.root`, `data.cifar10.root`; `data.cifar10=null` leaves one
 out; `lightly-prg train fashion_mnist_prg_cpu data.download=true` fetches one) and takes an hour or more of a core.
+Images that are not quite the set are named so by `data.cifar10.title=TITLE`.
 """
 
 
@@ -56,7 +65,8 @@ def render(results: Path, *, seen_from: Path) -> str:
         claims[claim.id] = claim.model_dump(mode="json")
     measured = {file.parent.name: read_json(file) for file in sorted(results.glob("*/result.json"))}
     claims = dict(sorted({**claims, **measured}.items()))
-    lines = [_HEAD, "| claim | verdict |", "|---|---|"]
+    earlier = {f"{key}_link": _link(results.parent / name / "README.md", seen_from) for key, name in _EARLIER.items()}
+    lines = [_HEAD.format(**_EARLIER, **earlier), "| claim | verdict |", "|---|---|"]
     for name, about in claims.items():
         link = f"[{heading(about)}](#{short_id(name).lower()})"
         lines.append(f"| {link} | {about.get('verdict', 'not measured yet')} |")
