@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lightly_prg.claims.text import heading, short_id, stated, tested
 from lightly_prg.files import read_json, write_text
 
 _NOTES = "notes.md"
+_TAKEN = ("result.json", "summary.md", "findings.png", "findings-dark.png", "figures", "cells")
 _EARLIER = {"ode": "finetune_through_ode", "frozen": "frozen_features"}
 
 _HEAD = """# Claims and their tests
@@ -50,6 +52,25 @@ def write_page(results: Path, page: Path) -> None:
         UserError: If a result cannot be read.
     """
     write_text(page, render(results, seen_from=page.parent))
+
+
+def take(folder: Path, results: Path) -> None:
+    """Copies what belongs into a repository from the folder of a tested claim: no path of the machine, no lock.
+
+    Args:
+        folder: Of a claim, with its result.json.
+        results: Where results are kept; what is kept of that claim is replaced.
+
+    Raises:
+        UserError: If there is no result.
+    """
+    kept = results / str(read_json(folder / "result.json")["id"])
+    shutil.rmtree(kept, ignore_errors=True)
+    for file in sorted(folder.rglob("*")):
+        place = file.relative_to(folder)
+        if file.is_file() and place.parts[0] in _TAKEN:
+            (kept / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, kept / place)
 
 
 def render(results: Path, *, seen_from: Path) -> str:

@@ -34,7 +34,7 @@ def setting(study: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]])
         parts.append(
             f"pretrained for {_several(run['epochs'] for run in runs)} epochs "
             f"({steps_of_runs} steps) of {_several(sizes)} images in "
-            f"{min(minutes):.0f} to {max(minutes):.0f} CPU-minutes"
+            f"{' to '.join(dict.fromkeys(f'{end:.0f}' for end in (min(minutes), max(minutes))))} CPU-minutes"
         )
     return "; ".join(parts) + "."
 
