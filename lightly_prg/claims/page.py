@@ -27,12 +27,13 @@ that counts. A claim **holds** if the 95 % interval of every deciding difference
 lies on the claimed side of its margin on every data set; it **does not hold** if one lies wholly on the other side;
 else it **cannot be told at this size**. The intervals are not widened for being several. To hold takes all of them, so
 that many make it harder; one is enough to fall, and each that lies exactly at its margin falls by luck in one of forty
-tests (one of twenty where the claim is that nothing changes). Each claim says how many decide.
+tests. Each claim says how many decide.
 
-Learning rates, blocks and positions are chosen on validation images, and a classifier is judged on test images once.
-The claims are not blind, though: the same networks, of seeds 0 to 2, had been judged on test images of the same sets
-in two earlier studies, [{ode}]({ode_link}) and [{frozen}]({frozen_link}), and what they found
-went into what is asked here, its controls and its margins.
+Learning rates, blocks and positions are chosen on validation images; test images choose nothing. The claims are not
+blind, though: the networks of seeds 0 to 2 had been judged on test images of these sets before, in two studies,
+[{ode}]({ode_link}) and
+[{frozen}]({frozen_link}),
+and what these found went into what is asked here, its controls and its margins.
 
 Each needs Fashion-MNIST and CIFAR-10 (`data.fashion_mnist.root`, `data.cifar10.root`; `data.cifar10=null` leaves one
 out; `lightly-prg train fashion_mnist_prg_cpu data.download=true` fetches one) and takes an hour or more of a core.

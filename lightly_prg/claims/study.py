@@ -80,7 +80,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell that was measured."""
+    """A cell that was measured.
+
+    Attributes:
+        data: What results call the set.
+        seed: Of the pretraining, and of every draw.
+        kind: Of the cell.
+        result: What the study measured, what it cost and by which versions.
+    """
 
     data: str
     seed: int

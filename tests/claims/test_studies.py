@@ -328,13 +328,28 @@ class TestBetterPretraining:
 
 
 class TestInvertedPath:
-    def test_study__judges_what_was_chosen(self, make_claim: MakeClaim, tmp_path: Path) -> None:
+    def test_study__judges_what_was_chosen_with_the_same_choice_for_all(
+        self, make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[dict[str, Any]] = []
+        whole = inverted_path.scan
+
+        def scan(evaluation: Any, **options: Any) -> Any:
+            asked.append(options)
+            return whole(evaluation, **options)
+
+        monkeypatch.setattr(inverted_path, "scan", scan)
         content = run_claim(make_claim("inverted_path", seeds=[0]), out=tmp_path / "c04b")
         cells = cells_of(tmp_path / "c04b")
         assert set(cells) == {"path", "noised", "middle", "random", "pixels"}
         assert cells["noised"]["chosen"]["tau"] == [0.5], "noised images are no clean ones"
         assert cells["middle"]["chosen"]["block"] == "middle"
-        assert (cells["pixels"]["embedding_dim"], cells["pixels"]["nfe"]) == (16 * 16, 1)
+        assert (cells["pixels"]["embedding_dim"], cells["pixels"]["nfe"]) == (16 * 16, 0)
+        # The path, noised images, the block in the middle, random weights.
+        assert [list(one["blocks"]) for one in asked] == [[], [], ["middle"], []]
+        assert [one["taus"] for one in asked] == [[0.0, 0.5], [0.5], [0.0, 0.5], [0.0, 0.5]]
+        assert [one["encoder"] for one in asked] == ["run", "run", "run", "random_network"]
+        assert [one["noised"] for one in asked] == [False, True, False, False]
         notes = {note["name"]: note["text"] for note in content["notes"]}
         assert notes["chosen, best block at noised images"] == f"{cells['noised']['chosen']['block']} at tau 0.5"
         assert len(notes) == 4
@@ -368,38 +383,21 @@ class TestInvertedPath:
         (note,) = [note for note in outcome.notes if note.name == "chosen, best block on the path"]
         assert note.text == "up.1 at tau 0.2; up.1 at tau 0.2; up.1 at tau 0.2"
 
-    def test_controls__have_the_same_choice(
-        self, make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[dict[str, Any]] = []
-        whole = inverted_path.scan
-
-        def scan(evaluation: Any, **options: Any) -> Any:
-            asked.append(options)
-            return whole(evaluation, **options)
-
-        monkeypatch.setattr(inverted_path, "scan", scan)
-        run_claim(make_claim("inverted_path", seeds=[0]), out=tmp_path / "c04b")
-        path, noised, middle, random = asked
-        assert [list(one["blocks"]) for one in asked] == [[], [], ["middle"], []]
-        assert [one["taus"] for one in asked] == [[0.0, 0.5], [0.5], [0.0, 0.5], [0.0, 0.5]]
-        assert [one["encoder"] for one in asked] == ["run", "run", "run", "random_network"]
-        assert (path["noised"], noised["noised"], middle["noised"], random["noised"]) == (False, True, False, False)
-
     def test_feature__is_judged_by_the_steps_that_chose_it(
         self, make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """tau 0.5 of a path that is scanned at 0.25 and 0.5 is two steps away, of the recipe's one."""
+        """tau 0.5 of a path that is scanned at 0.1, 0.2 and 0.5 is five steps away, the recipe's own are two."""
+        taus = (0.1, 0.2, 0.5)
         scanned: list[Any] = []
         read: list[Any] = []
 
         def scan(evaluation: Any, **options: Any) -> Any:
-            assert evaluation.prg.ode.steps == 1
-            result = real_scan(evaluation, **{**options, "taus": (0.25, 0.5), "blocks": ["up.1"]})
+            assert evaluation.prg.ode.steps == 2
+            result = real_scan(evaluation, **{**options, "taus": taus, "blocks": ["up.1"]})
             cell = next(cell for cell in result.cells if cell.tau == (0.5,))
             encoder = evaluation.encoder(options["encoder"])
             row = Row("block", cell.block, cell.pool)
-            scanned.append((GridEncoder(encoder, (row,), taus=(0.25, 0.5)), cell))
+            scanned.append((GridEncoder(encoder, (row,), taus=taus), cell))
             return SimpleNamespace(chosen=cell)
 
         def read_block(*arguments: Any, **options: Any) -> Any:
@@ -416,11 +414,11 @@ class TestInvertedPath:
         ):
             if kind == "noised":
                 continue  # nothing is solved
-            assert cell.steps == 2
+            assert cell.steps == 5
             *_, last = [each for each in read_group(grid, grid.rows, images, batch_size=64) if each.cell.taus == (0.5,)]
             np.testing.assert_allclose(bank.features, last.bank.features, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(judged.features, last.judged.features, rtol=1e-4, atol=1e-5)
-            assert bank.nfe == cell.nfe == 3
+            assert bank.nfe == cell.nfe == 6
 
 
 class TestCorruption:
