@@ -106,8 +106,9 @@ class Finding:
         """From result.json; the standard error is not kept."""
         by_seed = {int(seed): float(value) for seed, value in content["by_seed"].items()}
         difference = PairedDifference(content["mean"], None, content["half_width"], by_seed)
-        about = (content[key] for key in ("name", "data", "unit"))
-        return cls(*about, difference, content["side"], content["margin"])
+        return cls(
+            content["name"], content["data"], content["unit"], difference, content["side"], float(content["margin"])
+        )
 
 
 @dataclass(frozen=True)

@@ -71,11 +71,11 @@ def test_page__tells_every_claim_and_what_is_not_measured(results: Path, tmp_pat
     assert "lightly-prg 0.1, torch 2.1 and 2.2" in text
     assert text.count("**Size:** ") == 6
     assert (
-        "**Size:** 3,000 test images; fine-tuned on 100 labels of each class for 6 epochs; through 4 and 8 Euler "
+        "**Size:** 3,000 test images; fine-tuned on 100 labels of each class for 5 epochs; through 4 and 8 Euler "
         "steps; the learning rate one of 0.001, 0.003, chosen on 500 validation images; a network of 0.69 M "
         "parameters; pretrained for 3 epochs (1,146 and 1,147 steps) of 16 x 16 images in 4 CPU-minutes."
     ) in text
-    assert "fine-tuned on 100 and 10 labels of each class for 8 and 25 epochs, fresh weights for 16 and 75;" in text
+    assert "fine-tuned on 100 and 10 labels of each class for 7 and 25 epochs, fresh weights for 14 and 75;" in text
     assert "](../eval/results/finetune_through_ode/README.md)" in text
     assert 'srcset="../eval/results/claims/c06/findings-dark.png"' in text
     assert (results / "c06/findings-dark.png").is_file()
