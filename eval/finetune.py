@@ -106,6 +106,7 @@ def finetune(
     device: str | torch.device = "auto",
     precision: str = "32",
     num_workers: int = 0,
+    validate_at: Sequence[float] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[FinetuneResult, FineTuned]:
     """Trains a copy of an encoder with a head at each learning rate, and classifies the test set with the best one.
@@ -145,6 +146,8 @@ def finetune(
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         precision: ``32``, or ``bf16`` or ``16`` for automatic mixed precision.
         num_workers: Processes that read images.
+        validate_at: Shares of each training after which the validation images are classified for ``curve``, besides
+            its end, which alone chooses; default: after each epoch. With few labels that takes longer than training.
         progress: Called with the number of steps done and of all, over the whole grid.
 
     Returns:
@@ -189,6 +192,7 @@ def finetune(
         device=place,
         autocast=PRECISIONS[precision],
         num_workers=num_workers,
+        validate_at=None if validate_at is None else tuple(validate_at),
     )
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         features = embed_copy(encoder, sample, place)
@@ -221,7 +225,7 @@ def finetune(
         top1=judged.top1,
         top5=judged.top5 if data.num_classes >= 5 else None,
         calibration_error=judged.calibration_error,
-        validation_top1=winner.curve[-1].validation_top1,
+        validation_top1=winner.validation_top1,
         learning_rate=winner.learning_rate,
         per_learning_rate=trials,
         mode=mode,

@@ -32,12 +32,12 @@ class EpochRecord:
     Attributes:
         epoch: From 1.
         train_loss: Mean over its steps, ``extra_loss`` included.
-        validation_top1: Percent, after the epoch.
+        validation_top1: Percent, after the epoch; None where it was not asked for, which it always is after the last.
     """
 
     epoch: int
     train_loss: float
-    validation_top1: float
+    validation_top1: float | None
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class FinetuneLoop:
 
     Attributes:
         train: Labelled images to fit.
-        validation: Labelled images that are classified after each epoch.
+        validation: Labelled images that choose the learning rate.
         preset: Optimiser, schedule and loss.
         augmentation: Of the training images.
         parameter_groups: ``(encoder, head, learning rate)`` to groups for the optimiser.
@@ -87,6 +87,8 @@ class FinetuneLoop:
         device: Where it computes.
         autocast: The type of automatic mixed precision; None for float32.
         num_workers: Processes that read images.
+        validate_at: Shares of the training after which ``validation`` is classified, as it is after the last epoch in
+            any case; None: after each epoch.
     """
 
     train: DivisibleDataset
@@ -102,6 +104,7 @@ class FinetuneLoop:
     device: torch.device
     autocast: torch.dtype | None
     num_workers: int
+    validate_at: tuple[float, ...] | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -142,6 +145,7 @@ class FinetuneLoop:
         average = None if self.preset.ema_decay is None else EMA(model, self.preset.ema_decay)
         judged = model if average is None else average.module
         records: list[EpochRecord] = []
+        validated = self._validated_epochs()
         step = 0
         for epoch in range(self.epochs):
             model.train()
@@ -165,13 +169,20 @@ class FinetuneLoop:
                 total += value
                 step += 1
                 tick()
-            found = self.classify(judged, self.validation)
-            if not found.finite:
+            found = self.classify(judged, self.validation) if epoch + 1 in validated else None
+            if found is not None and not found.finite:
                 raise NotFiniteError(step)
-            records.append(EpochRecord(epoch + 1, total / self.steps_per_epoch, found.top1))
+            top1 = None if found is None else found.top1
+            records.append(EpochRecord(epoch + 1, total / self.steps_per_epoch, top1))
         if average is not None:
             model.load_state_dict(judged.state_dict())
         return tuple(records)
+
+    def _validated_epochs(self) -> set[int]:
+        """The epochs, from 1, after which validation images are classified."""
+        if self.validate_at is None:
+            return set(range(1, self.epochs + 1))
+        return {max(1, round(share * self.epochs)) for share in self.validate_at} | {self.epochs}
 
     @torch.no_grad()
     def classify(self, model: nn.Module, dataset: ImageDataset) -> Classified:

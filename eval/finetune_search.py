@@ -44,6 +44,13 @@ class Winner:
     model: FineTuned
     curve: tuple[EpochRecord, ...]
 
+    @property
+    def validation_top1(self) -> float:
+        """Percent after the last epoch."""
+        value = self.curve[-1].validation_top1
+        assert value is not None
+        return value
+
 
 def search_learning_rate(
     loop: FinetuneLoop,
@@ -82,9 +89,10 @@ def search_learning_rate(
             trials.append(LearningRateTrial(rate, None, None, error.step))
             done = number * loop.steps  # those that are left out
             continue
-        trials.append(LearningRateTrial(rate, curve[-1].validation_top1, curve[-1].train_loss, None))
-        if winner is None or curve[-1].validation_top1 > winner.curve[-1].validation_top1:
-            winner = Winner(rate, model, curve)
+        found = Winner(rate, model, curve)
+        trials.append(LearningRateTrial(rate, found.validation_top1, curve[-1].train_loss, None))
+        if winner is None or found.validation_top1 > winner.validation_top1:
+            winner = found
     if winner is None:
         tried = ", ".join(f"{rate:g}" for rate in grid)
         raise UserError(f"The loss was not finite at every learning rate tried ({tried}); choose smaller ones.")

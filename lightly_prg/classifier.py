@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,12 @@ def finetune_run(
 
 
 def finetune_encoder(
-    evaluation: Evaluation, encoder: nn.Module, settings: FinetuneRecipe, *, split: str
+    evaluation: Evaluation,
+    encoder: nn.Module,
+    settings: FinetuneRecipe,
+    *,
+    split: str,
+    validate_at: Sequence[float] | None = None,
 ) -> tuple[FinetuneResult, FineTuned]:
     """Fine-tunes any encoder on the images of a run, and writes nothing.
 
@@ -130,6 +136,7 @@ def finetune_encoder(
         encoder: What is fine-tuned; it is not changed. Its feature and solver are taken as they are.
         settings: All else.
         split: ``validation`` or ``test``: what the result is about.
+        validate_at: Shares of the training after which validation images are classified; default: after each epoch.
 
     Raises:
         UserError: If an option does not fit.
@@ -159,6 +166,7 @@ def finetune_encoder(
             device=str(evaluation.target),
             precision=pick_precision("auto", evaluation.target).precision,
             num_workers=decoding_workers(),
+            validate_at=validate_at,
             progress=update,
         )
 

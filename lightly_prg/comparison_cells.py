@@ -90,7 +90,7 @@ def trained(
         return run
     if cell.source is not None:
         source = Run(cell.source)
-        if first_difference(_rooted(source, cell.recipe, images), cell.recipe, scanned=scanned) is None:
+        if first_difference(rooted(source, cell.recipe, images), cell.recipe, scanned=scanned) is None:
             if not has_other_images(source, cell.recipe, images):
                 _take_over(source, run)
                 console.say(f"  taken from {escape(str(cell.source))}")
@@ -120,7 +120,7 @@ def check_run(cell: Cell, *, scanned: bool, images: Images | None = None) -> Non
     run = Run(cell.folder)
     if not run.recipe_file.is_file():
         return
-    recipe = _rooted(run, cell.recipe, images)
+    recipe = rooted(run, cell.recipe, images)
     start = recipe.init_from
     if cell.starts_from is not None and start is not None and Path(start).parts[-2:] == ("runs", cell.starts_from):
         # The run beside it, wherever the comparison lay when this one was begun.
@@ -156,8 +156,14 @@ def first_difference(there: Recipe, here: Recipe, *, scanned: bool) -> tuple[str
     return _difference(contents[0], contents[1])
 
 
-def _rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
-    """The recipe of a run; where its folder of images was only moved, with the place that the folder has now."""
+def rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
+    """The recipe of a run; where its folder of images was only moved, with the place that the folder has now.
+
+    Args:
+        run: One that was begun.
+        here: What is wanted.
+        images: Tells whether both folders hold the same; None to go by their paths.
+    """
     recipe = run.recipe
     if (
         images is None

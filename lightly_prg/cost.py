@@ -74,7 +74,7 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         except ValueError as error:
             raise UserError(f"method: {error}") from None
         network.eval()  # batch normalisation refuses a single image in training
-        forward = _count(lambda: _run_once(recipe.method, network, torch.zeros(1, *shape)))
+        forward = multiply_adds(lambda: _run_once(recipe.method, network, torch.zeros(1, *shape)))
         network.train(isinstance(recipe.method, SimCLRRecipe | MAERecipe))
         measured = [(one, *_count_and_weigh(one.work, trained)) for one in passes]
     learning = sum(one.runs * one.share * macs for one, macs, _ in measured)
@@ -113,7 +113,7 @@ def _count_and_weigh(work: Callable[[], object], trained: list[nn.Parameter]) ->
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(weigh, lambda tensor: tensor):
-        macs = _count(work)
+        macs = multiply_adds(work)
     weights = {id(p.untyped_storage()) for p in trained}
     return macs, sum(size for storage, size in saved.items() if storage not in weights)
 
@@ -197,7 +197,8 @@ def _run_once(method: MethodRecipe, network: nn.Module, x: torch.Tensor) -> obje
     return network(x)
 
 
-def _count(work: Callable[[], object]) -> int:
+def multiply_adds(work: Callable[[], object]) -> int:
+    """Of whatever networks the work runs."""
     counter = FlopCounterMode(display=False)
     with counter:
         work()

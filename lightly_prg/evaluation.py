@@ -49,6 +49,7 @@ from lightly_prg.train import load_splits
 
 EncoderName = Literal["run", "raw_pixels", "pca", "random_network"]
 ENCODERS: tuple[EncoderName, ...] = get_args(EncoderName)
+ROUND_TRIP_SOLVERS = ("euler", "heun2", "rk4", "dopri5")
 
 
 @dataclass
@@ -343,7 +344,7 @@ class Evaluation:
         count: int = 32,
         *,
         split: str | None = None,
-        solvers: Sequence[str] = ("euler", "heun2", "rk4", "dopri5"),
+        solvers: Sequence[str] = ROUND_TRIP_SOLVERS,
     ) -> dict[str, Any]:
         """Measures the round-trip error of several solvers against their price; writes it and its figure."""
         split = split if split is not None else self.run.recipe.eval.split

@@ -22,6 +22,7 @@ def read_block(
     block: str | None,
     pool: str,
     taus: tuple[float, ...],
+    steps: int | None = None,
     noised: bool = False,
 ) -> tuple[Embeddings, Embeddings]:
     """The activation of a block at one position, or at several behind each other.
@@ -33,12 +34,22 @@ def read_block(
         block: Its name.
         pool: How it is pooled.
         taus: Positions on the path.
+        steps: Of the solver to the last of them, as a scan tells with its choice: with fewer, other states are read
+            than those that were chosen. Default: the fewest that put every tau on an even grid and are at least the
+            encoder's own.
         noised: Read at noised images in place of states of the ODE.
 
     Returns:
         Of the images to fit on, and of those that are judged.
     """
-    grid = GridEncoder(encoder, (Row("block", block, pool),), taus=taus, noised=noised, seed=evaluation.run.recipe.seed)
+    grid = GridEncoder(
+        encoder,
+        (Row("block", block, pool),),
+        taus=taus,
+        steps=steps or None,  # 0 at the data, where nothing is solved
+        noised=noised,
+        seed=evaluation.run.recipe.seed,
+    )
     options: dict[str, Any] = {"batch_size": evaluation.run.recipe.eval.batch_size, "device": str(evaluation.target)}
     *_, last = read_group(grid, grid.rows, images, **options)  # of several taus, all together come last
     assert last.judged is not None

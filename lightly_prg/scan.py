@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,6 +105,7 @@ def scan(
     steps: int | None = None,
     noised: bool = False,
     write: bool = False,
+    encoder: Literal["run", "random_network"] = "run",
     memory_budget: int = MEMORY_BUDGET,
 ) -> ScanResult:
     """Judges every block, state, velocity and denoised image at every tau; writes eval/scan.json and figures/scan.png.
@@ -134,14 +135,17 @@ def scan(
         noised: Read the network at randomly noised images in place of the states of the ODE (DDAE, arXiv 2303.09769).
             Such a feature is random and cannot be stored.
         write: Store the choice in recipe.yaml and encoder.json. Results with the former feature are moved aside.
+        encoder: ``random_network`` scans the run's network with fresh weights; it can not be stored and is not drawn.
         memory_budget: Bytes of features to hold; where they would take more, the images are read several times.
 
     Raises:
         UserError: If an option does not fit the run, or the images have no labels and the criterion needs them.
     """
-    grid = _grid(evaluation, blocks, taus, sources, pools, steps, noised)
+    grid = _grid(evaluation, evaluation.encoder(encoder), blocks, taus, sources, pools, steps, noised)
     if max_images < 1:
         raise UserError(f"max_images is {max_images}; at least 1 is needed.")
+    if write and encoder != "run":
+        raise UserError(f"A feature that was chosen for {encoder} is not stored for the run.")
     if write:
         check_writable(evaluation.run, noised=noised)
     images = images_of(evaluation.splits, max_images, seed=evaluation.run.recipe.seed)
@@ -191,19 +195,21 @@ def scan(
         again = _judge_again(evaluation, best, images)
         result = replace(result, written={**written, **again})
     content = {
-        "encoder": "run",
+        "encoder": encoder,
         "split": images.judged_on if images.judged_on is not None else "train",
         **result_to_dict(result),
         "rows": [{"name": row.name, "source": row.source, "pool": row.pool} for row in grid.rows],
         "recipe_sha256": evaluation.description["recipe_sha256"],
     }
-    evaluation.run.write_result("scan", content, own_options=True)
-    plot_scan(content, evaluation.run.figures / "scan.png")
+    evaluation.run.write_result("scan", content, own_options=encoder == "run")
+    if encoder == "run":
+        plot_scan(content, evaluation.run.figures / "scan.png")
     return result
 
 
 def _grid(
     evaluation: Evaluation,
+    encoder: Any,
     blocks: Sequence[str],
     taus: Sequence[float] | None,
     sources: Sequence[str],
@@ -211,7 +217,6 @@ def _grid(
     steps: int | None,
     noised: bool,
 ) -> GridEncoder:
-    encoder = evaluation.trained
     positions = taus_of(encoder, taus)
     if noised and not positions:
         raise UserError("The encoder is a network that is run once: there is no path to noise its images on.")

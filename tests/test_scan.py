@@ -193,6 +193,17 @@ class TestScan:
         with pytest.raises(UserError, match="noised image"):
             scan(evaluation, noised=True, write=True)
 
+    def test_random_network__is_scanned_beside_the_run(self, evaluation: Evaluation) -> None:
+        own = scan(evaluation, **QUICK)
+        kept = stored(evaluation)
+        other = scan(evaluation, **QUICK, encoder="random_network")
+        assert [cell.rankme for cell in other.cells] != [cell.rankme for cell in own.cells]
+        assert stored(evaluation) == kept
+        (file,) = evaluation.run.folder.glob("eval/scan-*.json")
+        assert json.loads(file.read_text())["encoder"] == "random_network"
+        with pytest.raises(UserError, match="chosen for random_network is not stored"):
+            scan(evaluation, **QUICK, encoder="random_network", write=True)
+
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -122,14 +122,14 @@ def _features(
     block, at_noise = (chosen[noised] for noised in (False, True))
     random_network: Any = evaluation.encoder("random_network")
     cells = [
-        ("best block", evaluation.trained, block, block.tau, False),
-        ("its block at several tau", evaluation.trained, block, SEVERAL, False),
-        ("best block, noised image", evaluation.trained, at_noise, at_noise.tau, True),
-        ("best block, random network", random_network, block, block.tau, False),
+        ("best block", evaluation.trained, block, block.tau, block.steps, False),
+        ("its block at several tau", evaluation.trained, block, SEVERAL, None, False),
+        ("best block, noised image", evaluation.trained, at_noise, at_noise.tau, None, True),
+        ("best block, random network", random_network, block, block.tau, block.steps, False),
     ]
-    for name, encoder, cell, taus, noised in cells:
+    for name, encoder, cell, taus, taken, noised in cells:
         where: dict[str, Any] = {"block": cell.block, "pool": cell.pool}
-        bank, judged = read_block(evaluation, encoder, images, taus=taus, noised=noised, **where)
+        bank, judged = read_block(evaluation, encoder, images, taus=taus, steps=taken, noised=noised, **where)
         yield name, {**where, "tau": list(taus)}, bank, judged
     (state,) = rows_of(evaluation.trained, sources=("state",))
     grid = GridEncoder(evaluation.trained, (state,), taus=TAUS, steps=steps)

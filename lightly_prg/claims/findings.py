@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ class Finding:
         unit: Of the difference.
         difference: Over the seeds.
         side: Where the claim says that it lies; None for what is told beside it.
+        margin: Of the side, in the unit of the difference, at least 0: the smallest effect that counts.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Finding:
     unit: str
     difference: PairedDifference
     side: Side | None = None
+    margin: float = 0.0
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -39,15 +42,12 @@ class Finding:
         width = self.difference.half_width
         return None if width is None else (self.difference.mean - width, self.difference.mean + width)
 
-    def place(self, margin: float) -> Place:
-        """Whether the whole interval lies where the claim says, where it says not, or partly in both.
-
-        Args:
-            margin: In the unit of the finding, at least 0.
-        """
+    @property
+    def place(self) -> Place:
+        """Whether the whole interval lies where the claim says, where it says not, or partly in both."""
         if self.interval is None or self.side is None:
             return "open"
-        low, high = self.interval
+        (low, high), margin = self.interval, self.margin
         if self.side == "within":
             if -margin <= low and high <= margin:
                 return "claimed"
@@ -58,14 +58,28 @@ class Finding:
             return "claimed"
         return "other" if high < margin else "open"
 
-    def slack(self, margin: float) -> float:
-        """How far the interval lies on the claimed side of the margin; negative for its part on the other."""
-        if self.interval is None:
-            return float("-inf")
-        low, high = self.interval
+    @property
+    def slack(self) -> float:
+        """How far the mean lies on the claimed side of the margin, in half intervals, which compares across units.
+
+        Negative on the other side; as much as a half interval is needed to tell.
+        """
+        width = self.difference.half_width
+        if width is None:
+            return -math.inf
+        mean = self.difference.mean
         if self.side == "within":
-            return margin - max(abs(low), abs(high))
-        return low - margin if self.side == "above" else margin - high
+            distance = self.margin - abs(mean)
+        else:
+            distance = mean - self.margin if self.side == "above" else self.margin - mean
+        return distance / width if width > 0.0 else math.copysign(math.inf, distance) if distance else 0.0
+
+    @property
+    def claimed(self) -> str:
+        """``above 0``; ``within ±1``; nothing without a side."""
+        if self.side is None:
+            return ""
+        return f"within ±{self.margin:g}" if self.side == "within" else f"{self.side} {self.margin:g}"
 
     def shown(self, digits: int = 2) -> str:
         """``+1.23 ± 0.40 points``, with half of the interval."""
@@ -73,7 +87,7 @@ class Finding:
         spread = "" if width is None else f" ± {width:.{digits}f}"
         return f"{self.difference.mean:+.{digits}f}{spread} {self.unit}".replace("-", "\N{MINUS SIGN}").rstrip()
 
-    def to_dict(self, margin: float) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For result.json."""
         return {
             "name": self.name,
@@ -83,7 +97,8 @@ class Finding:
             "half_width": self.difference.half_width,
             "by_seed": {str(seed): value for seed, value in self.difference.by_seed.items()},
             "side": self.side,
-            "place": None if self.side is None else self.place(margin),
+            "margin": self.margin,
+            "place": None if self.side is None else self.place,
         }
 
     @classmethod
@@ -91,7 +106,9 @@ class Finding:
         """From result.json; the standard error is not kept."""
         by_seed = {int(seed): float(value) for seed, value in content["by_seed"].items()}
         difference = PairedDifference(content["mean"], None, content["half_width"], by_seed)
-        return cls(content["name"], content["data"], content["unit"], difference, content["side"])
+        return cls(
+            content["name"], content["data"], content["unit"], difference, content["side"], float(content["margin"])
+        )
 
 
 @dataclass(frozen=True)
@@ -120,16 +137,33 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What was chosen on one data set, in words.
+
+    Attributes:
+        name: What it is.
+        data: The label of the set.
+        text: Seed after seed.
+    """
+
+    name: str
+    data: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Outcome:
     """All that a study has to say.
 
     Attributes:
         findings: Those with a side decide.
         readings: What stands beside them.
+        notes: What was chosen.
     """
 
     findings: tuple[Finding, ...]
     readings: tuple[Reading, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,29 +179,33 @@ class Verdict:
     sentence: str
 
 
-def verdict(findings: Sequence[Finding], *, margin: float) -> Verdict:
+def verdict(findings: Sequence[Finding]) -> Verdict:
     """Holds if the interval of every deciding finding lies on the claimed side, does not if one lies on the other.
 
     Else it cannot be told at this size: more seeds, images or training would be needed.
 
     Args:
         findings: Of all data sets; those without a side are passed over.
-        margin: The claim's, in the unit of the findings.
     """
     deciding = [finding for finding in findings if finding.side is not None]
     if not deciding:
         return Verdict("cannot be told at this size", "Cannot be told at this size: nothing was measured.")
-    worst = min(deciding, key=lambda finding: finding.slack(margin))
-    against = [finding for finding in deciding if finding.place(margin) == "other"]
+    worst = min(deciding, key=lambda finding: finding.slack)
+    against = [finding for finding in deciding if finding.place == "other"]
     if against:
-        worst = min(against, key=lambda finding: finding.slack(margin))
-        return Verdict("does not hold", f"Does not hold: {_told(worst)} lies {_not_in(worst, margin)}.")
-    if all(finding.place(margin) == "claimed" for finding in deciding):
-        every = f"the intervals of all {len(deciding)} differences that decide lie {_in(worst, margin)}"
-        return Verdict("holds", f"Holds: {every}; the closest is {_told(worst)}.")
+        worst = min(against, key=lambda finding: finding.slack)
+        return Verdict("does not hold", f"Does not hold: {_told(worst)} lies {_not_in(worst)}.")
+    if all(finding.place == "claimed" for finding in deciding):
+        where = {_in(finding) for finding in deciding}
+        if len(where) == 1:
+            every = f"the intervals of all {len(deciding)} differences that decide lie {_in(worst)}"
+            return Verdict("holds", f"Holds: {every}; the closest is {_told(worst)}.")
+        every = f"the intervals of all {len(deciding)} differences that decide lie where they have to"
+        return Verdict("holds", f"Holds: {every}; the closest is {_told(worst)}, which lies {_in(worst)}.")
+    worst = min((finding for finding in deciding if finding.place == "open"), key=lambda finding: finding.slack)
     if worst.interval is None:
         return Verdict("cannot be told at this size", "Cannot be told at this size: one seed gives no interval.")
-    reason = f"the interval of {_told(worst)} does not lie {_in(worst, margin)} as a whole, nor outside"
+    reason = f"the interval of {_told(worst)} does not lie {_in(worst)} as a whole, nor outside"
     return Verdict("cannot be told at this size", f"Cannot be told at this size: {reason}.")
 
 
@@ -175,11 +213,11 @@ def _told(finding: Finding) -> str:
     return f"{finding.name} on {finding.data} ({finding.shown()})"
 
 
-def _in(finding: Finding, margin: float) -> str:
-    return f"within {margin:g} of 0" if finding.side == "within" else f"{finding.side} {margin:g}"
+def _in(finding: Finding) -> str:
+    return f"within {finding.margin:g} of 0" if finding.side == "within" else f"{finding.side} {finding.margin:g}"
 
 
-def _not_in(finding: Finding, margin: float) -> str:
+def _not_in(finding: Finding) -> str:
     if finding.side == "within":
-        return f"more than {margin:g} from 0"
-    return f"{'below' if finding.side == 'above' else 'above'} {margin:g}"
+        return f"more than {finding.margin:g} from 0"
+    return f"{'below' if finding.side == 'above' else 'above'} {finding.margin:g}"

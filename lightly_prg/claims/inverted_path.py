@@ -1,9 +1,10 @@
 """Are activations along the inverted path the better frozen feature? On it, beside it, and without training (C4b).
 
-Block and position are chosen on validation images and judged once on test images. What stands beside the best block on
-the deterministic path is the same block at randomly noised images (as in DDAE, arXiv 2303.09769), for which the
-position is chosen anew; the block in the middle of the network, likewise; and the very same feature of a network with
-fresh weights.
+Block and position are chosen on validation images and judged once on test images, by the very steps of the solver that
+they were chosen with. What stands beside the best block on the deterministic path has the same choice: the best block
+at randomly noised images (as in DDAE, arXiv 2303.09769), of which the clean image is none; the best block on the path
+of a network with fresh weights; and the block in the middle of the network, of which the position alone is chosen. Raw
+pixels tell what there was to begin with.
 """
 
 from __future__ import annotations
@@ -11,62 +12,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightly_prg.claims.findings import Finding, Outcome, Reading
+from lightly_prg.claims.findings import Finding, Note, Outcome, Reading
 from lightly_prg.claims.recipe_studies import InvertedPath
 from lightly_prg.claims.study import Cells, Part, Study
-from lightly_prg.frozen_judging import judge_frozen, read_block
+from lightly_prg.frozen_judging import judge_encoder, judge_frozen, read_block
 from lightly_prg.recipe import Recipe
 from lightly_prg.scan import scan
-from lightly_prg.scan_features import ScanImages, drawn_by_class
+from lightly_prg.scan_features import SCANNED_TAUS, ScanImages, drawn_by_class
 
 _TITLES = {
     "path": "best block on the path",
-    "noised": "the same block at noised images",
+    "noised": "best block at noised images",
     "middle": "block in the middle, on the path",
-    "random": "the same feature of random weights",
+    "random": "best block on the path of random weights",
 }
+_PIXELS = "pixels"
 
 
 def kinds(options: InvertedPath, recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """What is read; the first one's choice decides over what the second and the last read."""
-    return {name: {"read": name} for name in _TITLES}
+    """What is read."""
+    found: dict[str, dict[str, Any]] = {name: {"read": name} for name in (*_TITLES, _PIXELS)}
+    found["middle"]["block"] = options.middle
+    return found
 
 
 def measure(part: Part, cell: Mapping[str, Any], options: InvertedPath) -> dict[str, Any]:
-    """Chooses what is left to choose, and judges it."""
+    """Chooses the feature, and judges it."""
     evaluation, read = part.evaluation, cell["read"]
-    if read == "random":
-        chosen = part.known["path"]["chosen"]
-    else:
-        blocks = {"noised": [part.known.get("path", {}).get("chosen", {}).get("block")], "middle": [options.middle]}
-        found = scan(
-            evaluation,
-            sources=("block",),
-            blocks=blocks.get(read, ()),
-            noised=read == "noised",
-            max_images=options.scan_images,
-        ).chosen
-        chosen = {"block": found.block, "pool": found.pool, "tau": list(found.tau), "validation": found.linear}
-    encoder: Any = evaluation.encoder("random_network" if read == "random" else "run")
     images = ScanImages(
         drawn_by_class(evaluation.images("train"), options.train_images, part.seed), evaluation.images("test"), "test"
     )
+    assert images.judged is not None
+    encoder: Any = evaluation.encoder(
+        "raw_pixels" if read == _PIXELS else "random_network" if read == "random" else "run"
+    )
+    if read == _PIXELS:
+        return judge_encoder(evaluation, encoder, bank=images.bank, judged=images.judged)
+    noised = read == "noised"
+    found = scan(
+        evaluation,
+        encoder="random_network" if read == "random" else "run",
+        sources=("block",),
+        blocks=[cell["block"]] if "block" in cell else (),
+        taus=[tau for tau in SCANNED_TAUS if tau > 0.0 or not noised],
+        noised=noised,
+        max_images=options.scan_images,
+    ).chosen
+    chosen = {"block": found.block, "pool": found.pool, "tau": list(found.tau), "steps": found.steps}
     train, judged = read_block(
         evaluation,
         encoder,
         images,
-        block=chosen["block"],
-        pool=chosen["pool"],
-        taus=tuple(chosen["tau"]),
-        noised=read == "noised",
+        block=found.block,
+        pool=found.pool,
+        taus=found.tau,
+        steps=found.steps,
+        noised=noised,
     )
-    return {"chosen": chosen, **judge_frozen(evaluation, train, judged)}
+    return {"chosen": {**chosen, "validation": found.linear}, **judge_frozen(evaluation, train, judged)}
 
 
 def outcome(cells: Cells, options: InvertedPath) -> Outcome:
     """The best block on the path less everything else; noised images and random weights decide, by the linear probe."""
     findings: list[Finding] = []
     readings: list[Reading] = []
+    notes: list[Note] = []
     for probe, title in (("linear", "linear probe"), ("knn", "k-NN")):
         for other in ("noised", "random", "middle"):
             decides = probe == "linear" and other != "middle"
@@ -76,9 +86,17 @@ def outcome(cells: Cells, options: InvertedPath) -> Outcome:
                 (other, probe),
                 side="above" if decides else None,
             )
-        for kind in _TITLES:
-            readings += cells.readings(f"{title}, {_TITLES[kind]}", kind, probe)
-    return Outcome(tuple(findings), tuple(readings))
+        for kind, name in {**_TITLES, _PIXELS: "raw pixels"}.items():
+            readings += cells.readings(f"{title}, {name}", kind, probe)
+    for kind, name in _TITLES.items():
+        readings += cells.readings(f"network evaluations, {name}", kind, "nfe", unit="")
+        notes += cells.notes(f"chosen, {name}", kind, _choice)
+    return Outcome(tuple(findings), tuple(readings), tuple(notes))
 
 
-STUDY = Study(kinds=kinds, measure=measure, outcome=outcome)
+def _choice(result: Mapping[str, Any]) -> str:
+    chosen = result["chosen"]
+    return f"{chosen['block']} at tau {', '.join(f'{tau:g}' for tau in chosen['tau'])}"
+
+
+STUDY = Study(kinds=kinds, measure=measure, outcome=outcome, aside=frozenset({"middle"}))

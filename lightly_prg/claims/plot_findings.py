@@ -18,12 +18,11 @@ _LETTERS = 40  # of a line of a name
 _SPREAD = 0.5  # of a row, that the data sets share
 
 
-def plot_findings(findings: Sequence[Finding], margin: float, path: Path) -> None:
+def plot_findings(findings: Sequence[Finding], path: Path) -> None:
     """Draws a row for each difference and a panel for each unit; what decides is filled, what is claimed shaded.
 
     Args:
         findings: In the order in which they are told.
-        margin: Of those that have a side.
         path: Where to write the PNG.
     """
     deciding = {finding.unit for finding in findings if finding.side is not None}
@@ -41,7 +40,7 @@ def plot_findings(findings: Sequence[Finding], margin: float, path: Path) -> Non
         blue, orange, *others = theme.colours
         colours = dict(zip(sets, (blue, orange, *others), strict=False))
         for place, panel in enumerate(panels):
-            _draw_panel(new_axes(figure, theme, grid[place]), theme, panel, colours, margin)
+            _draw_panel(new_axes(figure, theme, grid[place]), theme, panel, colours)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         found = dict(zip(labels, handles, strict=True))
         figure.legend(
@@ -53,7 +52,7 @@ def plot_findings(findings: Sequence[Finding], margin: float, path: Path) -> Non
     write_figure(path, draw)
 
 
-def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str], margin: float) -> None:
+def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str]) -> None:
     names = list(dict.fromkeys(finding.name for finding in panel))
     for finding in panel:
         colour, difference = colours[finding.data], finding.difference
@@ -68,8 +67,10 @@ def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Map
         )  # fmt: skip
     axes.axvline(0.0, color=theme.muted, lw=1.0)
     low, high = axes.get_xlim()
-    for name, side in {finding.name: finding.side for finding in panel if finding.side is not None}.items():
-        edges = {"above": (margin, high), "below": (low, margin), "within": (-margin, margin)}[side]
+    for name, one in {finding.name: finding for finding in panel if finding.side is not None}.items():
+        assert one.side is not None
+        margin = one.margin
+        edges = {"above": (margin, high), "below": (low, margin), "within": (-margin, margin)}[one.side]
         left, right = max(edges[0], low), min(edges[1], high)
         if left < right:
             row = names.index(name)

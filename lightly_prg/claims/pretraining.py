@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from lightly_prg.claims.recipe import ClaimRecipe
-from lightly_prg.comparison_cells import Cell, check_run, first_difference, trained
+from lightly_prg.comparison_cells import Cell, check_run, first_difference, rooted, trained
+from lightly_prg.comparison_images import Images
 from lightly_prg.console import Console
 from lightly_prg.errors import UserError
 from lightly_prg.named_sets import NAMED_SETS
@@ -16,12 +17,13 @@ from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
 
 
-def run_cells(claim: ClaimRecipe, folder: Path) -> list[Cell]:
+def run_cells(claim: ClaimRecipe, folder: Path, *, images: Images | None = None) -> list[Cell]:
     """What is to be pretrained, seed after seed.
 
     Args:
         claim: Its sets and seeds.
         folder: Where the runs lie, ``<set>-seed<n>``.
+        images: Gives the images of a recipe, by which a folder that was only moved is known; None to go by its path.
 
     Raises:
         UserError: If a recipe is wrong, or a folder holds a run of another one.
@@ -37,25 +39,31 @@ def run_cells(claim: ClaimRecipe, folder: Path) -> list[Cell]:
             if source is not None and not Run(source).is_trained:
                 source = None
             cell = Cell(label, seed, key, claim.recipe_of(label, seed), folder / key, source=source)
-            check_run(cell, scanned=False)
+            check_run(cell, scanned=False, images=images)
             _check_snapshots(cell)
             cells.append(cell)
     return cells
 
 
-def pretrained(cell: Cell, *, trust: bool, console: Console) -> Run:
+def pretrained(cell: Cell, *, trust: bool, console: Console, images: Images | None = None) -> Run:
     """The run of a cell: the one that is there, continued if it was cut off, one that fits, or a new one.
 
+    Args:
+        cell: Which.
+        trust: Whether the recipe's code may run.
+        console: Where progress is shown.
+        images: As in ``run_cells``; with them, a run of other images than a folder holds now is none that is there.
+
     Raises:
-        UserError: If the images are not there, or training fails.
+        UserError: If the images are not there or others than those of the run that is, or training fails.
         Interrupted: If training was stopped; the next call continues.
     """
     if cell.source is not None and not Run(cell.folder).is_trained:
-        reason = _misfit(Run(cell.source).recipe, cell.recipe)
+        reason = _misfit(rooted(Run(cell.source), cell.recipe, images), cell.recipe)
         if reason is not None:
             console.say(escape(f"  {cell.source} is not taken: {reason}"))
             cell = replace(cell, source=None)
-    return trained(cell, scanned=False, data=None, trust=trust, console=console)
+    return trained(cell, scanned=False, data=None, trust=trust, console=console, images=images)
 
 
 def _misfit(there: Recipe, here: Recipe) -> str | None:

@@ -32,11 +32,13 @@ class SetRecipe(Section):
         recipe: By name or path.
         root: Where the images lie.
         overrides: ``key=value`` for this set, after those of all.
+        title: What results call the set, such as that it is a lossy copy; default its own name.
     """
 
     recipe: str
     root: str = "data"
     overrides: tuple[str, ...] = ()
+    title: _Sentence | None = None
 
 
 def _without_none(sets: Any) -> Any:
@@ -60,8 +62,9 @@ class ClaimRecipe(Section):
         overrides: ``key=value`` for the pretraining on every set.
         seeds: Every network is pretrained once with each.
         study: What is measured.
-        margin: A difference has to be larger than this to speak for the claim or, where the claim is that nothing
-            changes, may be as large; in the unit of what is measured.
+        margin: The smallest effect that counts. A difference has to be larger than this to speak for the claim, and one
+            that is surely smaller speaks against it; where the claim is that nothing changes, it may be as large. In
+            the unit of what is measured; differences in another unit have a margin of their own in ``study``.
         runs: Folder of the pretrained networks, ``<set>-seed<n>``; default ``runs`` beside the claim's folder, which
             claims of the same pretraining share.
         existing: A folder of finished runs of that name; those of the same recipe are copied and not trained again.
@@ -104,6 +107,20 @@ class ClaimRecipe(Section):
             raise UserError(f"data.{label}: {chosen.recipe} trains {recipe.method.name}; claims are about prg.")
         judged = EvalRecipe(split="test", knn=None, linear=None, few_shot=None, controls=())
         return recipe.model_copy(update={"name": f"{label}-seed{seed}", "seed": seed, "eval": judged})
+
+    def titles(self) -> dict[str, str]:
+        """What results call each set.
+
+        Raises:
+            UserError: If two have the same title.
+        """
+        found: dict[str, str] = {}
+        for label, chosen in self.data.items():
+            title = chosen.title if chosen.title is not None else self.recipe_of(label, self.seeds[0]).data.title
+            if title in found.values():
+                raise UserError(f"Two sets are called {title!r}: give one of them another data.{label}.title=TITLE.")
+            found[label] = title
+        return found
 
     def to_yaml(self) -> str:
         """The fully resolved recipe; ``parse_claim`` reads it back to an equal one."""

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from lightly_prg.recipe import ResNetRecipe
-from lightly_prg.recipe_section import Number, Positive, Section
+from lightly_prg.recipe_section import Fraction, Number, Positive, Section
 
 Rates = Annotated[tuple[Annotated[Number, Field(gt=0.0)], ...], Field(min_length=1)]
+Margin = Annotated[Number, Field(ge=0.0)]
+"""Of a difference that is not in the unit of the claim's own margin."""
 
 
 class Study(Section):
@@ -21,8 +23,7 @@ class Study(Section):
     Attributes:
         test_images: At most so many, drawn by class and by the seed, so that the spread over seeds is also one over
             images.
-        validation_images: At most so many, likewise: fine-tuning classifies them after every epoch, which with few
-            labels takes longer than the training.
+        validation_images: At most so many, likewise.
     """
 
     test_images: Positive | None = 1000
@@ -56,6 +57,7 @@ class PretrainingHelps(Study):
         batch_size: As in ``FinetuningStudy``.
         learning_rates: Likewise.
         steps: Likewise.
+        scratch_epochs: For each number of labels, of fresh weights, which learn more slowly; no fewer than ``epochs``.
         features: The state at the noise end, and the block that the recipe reads.
         gradients: With ``adjoint``, the pretrained state is also trained by the paper's gradient.
     """
@@ -66,16 +68,27 @@ class PretrainingHelps(Study):
     batch_size: Positive = 64
     learning_rates: Rates = (3e-4, 1e-3, 3e-3)
     steps: Positive = 4
+    scratch_epochs: tuple[Positive, ...] = (20, 120)
     features: tuple[Literal["state", "block"], ...] = ("state", "block")
     gradients: tuple[Literal["full", "adjoint"], ...] = ("full",)
 
     @model_validator(mode="after")
     def _is_whole(self) -> PretrainingHelps:
-        if len(self.epochs) != len(self.labels):
-            raise ValueError(f"epochs are {list(self.epochs)}; one is needed for each of labels {list(self.labels)}")
+        for key, epochs in (("epochs", self.epochs), ("scratch_epochs", self.scratch_epochs)):
+            if len(epochs) != len(self.labels):
+                raise ValueError(f"{key} are {list(epochs)}; one is needed for each of labels {list(self.labels)}")
+        for own, scratch in zip(self.epochs, self.scratch_epochs, strict=True):
+            _check_scratch(own, scratch)
         if "state" not in self.features or "full" not in self.gradients:
             raise ValueError("the claim is about features: [state] with gradients: [full]; others stand beside them")
         return self
+
+
+def _check_scratch(epochs: int, scratch_epochs: int) -> None:
+    if scratch_epochs < epochs:
+        raise ValueError(
+            f"scratch_epochs are {scratch_epochs} beside epochs of {epochs}: fresh weights need as many at least"
+        )
 
 
 class BetterPretraining(FinetuningStudy):
@@ -84,11 +97,15 @@ class BetterPretraining(FinetuningStudy):
     Attributes:
         images: Of each measurement.
         train_images: That the linear probe is fitted on.
+        rise_from: The share of the training whose snapshot the last one has to surpass.
+        rise_margin: By so many points; less counts as flat.
     """
 
     name: Literal["better_pretraining"]
     images: Positive = 128
     train_images: Positive = 5000
+    rise_from: Fraction = 0.2
+    rise_margin: Margin = 1.0
 
 
 class InvertedPath(Study):
@@ -151,9 +168,7 @@ class Solvers(FinetuningStudy):
     name: Literal["solvers"]
     train_steps: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8)
     judged: Annotated[tuple[SolverChoice, ...], Field(min_length=1), AfterValidator(_told_apart)] = (
-        *(SolverChoice(solver="euler", steps=steps, decides=steps == 32) for steps in (2, 4, 8, 16, 32)),
-        SolverChoice(solver="midpoint", steps=8),
-        SolverChoice(solver="rk4", steps=8),
+        *(SolverChoice(solver="euler", steps=steps, decides=steps == 32) for steps in (2, 4, 8, 32)),
         SolverChoice(solver="dopri5", decides=True),
     )
 
@@ -162,13 +177,22 @@ class Corruption(FinetuningStudy):
     """Corrupted images; see ``lightly_prg.claims.corruption``.
 
     Attributes:
-        resnet: The supervised network.
+        resnet: The supervised network; it is trained for as many multiply-adds as the flow is fine-tuned.
         scratch: Whether the flow's network is trained from fresh weights as well.
+        scratch_epochs: Of the flow's network from fresh weights, and of the ResNet at least; no fewer than ``epochs``.
+        share_margin: Of the share of the clean accuracy that is left, in points of it.
     """
 
     name: Literal["corruption"]
     resnet: ResNetRecipe = ResNetRecipe(width=0.5, stem_stride=2)
-    scratch: bool = False
+    scratch: bool = True
+    scratch_epochs: Positive = 20
+    share_margin: Margin = 2.0
+
+    @model_validator(mode="after")
+    def _scratch_is_not_cut_short(self) -> Corruption:
+        _check_scratch(self.epochs, self.scratch_epochs)
+        return self
 
 
 class Reversibility(FinetuningStudy):
@@ -178,12 +202,14 @@ class Reversibility(FinetuningStudy):
         betas: Weights of the flow-matching loss that is kept, of which the first decides.
         samples: Generated images, and real ones, whose distance is measured.
         images: That are carried to the noise end and back.
+        doublings_margin: By how many doublings the Fréchet distance of samples, beyond that of real images, may grow.
     """
 
     name: Literal["reversibility"]
     betas: Annotated[tuple[Annotated[Number, Field(ge=0.0)], ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
     samples: Annotated[Positive, Field(ge=2)] = 1000
     images: Positive = 32
+    doublings_margin: Margin = 1.0
 
 
 StudyRecipe = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lightly_prg.run import versions
 
 FIGURE = "findings.png"
 _OF_THE_MACHINE = {"runs", "existing", "out"}
+_ROOT = re.compile(r"data\.root=[^,\]}]+")
 
 
 def write_result(
@@ -42,10 +44,10 @@ def write_result(
         training: What each pretraining cost.
         command: What made it.
     """
-    word = verdict(outcome.findings, margin=claim.margin)
+    word = verdict(outcome.findings)
     recipe = claim.model_dump(mode="json", exclude=_OF_THE_MACHINE)
-    for chosen in recipe["data"].values():
-        chosen.pop("root")
+    for chosen in (recipe, *recipe["data"].values()):
+        chosen.pop("root", None)
         chosen["overrides"] = [text for text in chosen["overrides"] if not text.startswith("data.root=")]
     content: dict[str, Any] = plain(
         {
@@ -57,8 +59,9 @@ def write_result(
             "margin": claim.margin,
             "verdict": word.word,
             "sentence": word.sentence,
-            "findings": [finding.to_dict(claim.margin) for finding in outcome.findings],
+            "findings": [finding.to_dict() for finding in outcome.findings],
             "readings": [vars(reading) for reading in outcome.readings],
+            "notes": [vars(note) for note in outcome.notes],
             "seeds": list(claim.seeds),
             "command": command,
             "recipe": recipe,
@@ -66,14 +69,24 @@ def write_result(
             "cpu_minutes": sum(cell.result["cost"]["cpu_seconds"] for cell in measured) / 60,
             "cells": len(measured),
             "versions": versions(),
+            "versions_of_cells": _versions_of(measured),
             "machine": machine(),
             "figure": FIGURE,
         }
     )
-    plot_findings([Finding.from_dict(finding) for finding in content["findings"]], claim.margin, folder / FIGURE)
+    plot_findings([Finding.from_dict(finding) for finding in content["findings"]], folder / FIGURE)
     write_text(folder / "summary.md", summary(content))
     write_json(folder / "result.json", content)
     return content
+
+
+def _versions_of(measured: Sequence[Measured]) -> dict[str, list[str]]:
+    """All versions of each package that a cell was measured with: a claim may be finished after an update."""
+    found: dict[str, set[str]] = {}
+    for cell in measured:
+        for package, version in cell.result["versions"].items():
+            found.setdefault(package, set()).add(version)
+    return {package: sorted(several) for package, several in found.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -110,6 +123,10 @@ def shown_command(source: str, overrides: Sequence[str]) -> str:
         key = override.partition("=")[0].strip()
         if key in _OF_THE_MACHINE:
             continue
-        shown = f"{key}=DATA" if key.startswith("data.") and key.endswith(".root") else override
+        shown = (
+            f"{key}=DATA"
+            if key.startswith("data.") and key.endswith(".root")
+            else _ROOT.sub("data.root=DATA", override)
+        )
         parts.append(f"'{shown}'" if set(shown) & set("[]{}() ,") else shown)
     return " ".join(parts)

@@ -2,11 +2,15 @@
 
 Images are carried to the noise end and back before and after; samples are compared with real images by the Fréchet
 distance in the features of the pretrained network, the same for all. The distance between real images of the test and
-the training split is the floor. The first weight is the claim's; the others tell what keeping the flow costs.
+the training split is the floor, and what a flow has beyond it its excess. Any smooth velocity can be followed back, so
+that the round trip alone would call a flow reversible that generates nothing: the excess of samples decides as well. A
+sampler that breaks down counts as the worst case, ``WORST`` times the excess. The first weight is the claim's; the
+others tell what keeping the flow costs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +22,7 @@ from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import Reversibility
 from lightly_prg.claims.study import Cells, Part, Study
 from lightly_prg.eval import embed, frechet_distance, result_to_dict
+from lightly_prg.eval.comparison_statistics import paired_difference
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow_comparison import compare_samples, round_trip_error
 from lightly_prg.image_set import ImageSet
@@ -29,6 +34,11 @@ from lightly_prg.rereading import reread
 
 GREY_LEVELS = 255
 """Errors are told in grey levels; a flow that leaves all bounds counts as having lost the whole range."""
+
+WORST = 10.0
+"""Times the excess of the pretrained flow: as far as any flow is told to be, and one whose sampler breaks down is."""
+
+_FLOOR_SHARE = 0.01  # of the distance of real images: the smallest excess, below which there is nothing to lose
 
 _SOLVERS = ("euler", "rk4")
 _SAMPLING: dict[str, Any] = {"steps": 16, "solver": "heun2"}
@@ -78,12 +88,12 @@ def _distance(part: Part, generator: PRGEncoder, count: int) -> dict[str, float 
         generated = features(generated_images(generator, count, seed=part.seed, **_SAMPLING))
     except FloatingPointError:
         return {"distance": None, "floor": floor}
-    distance = frechet_distance(generated, reference) if np.isfinite(generated).all() else None
-    return {"distance": distance, "floor": floor}
+    distance = frechet_distance(generated, reference) if np.isfinite(generated).all() else math.inf
+    return {"distance": distance if math.isfinite(distance) else None, "floor": floor}
 
 
 def outcome(cells: Cells, options: Reversibility) -> Outcome:
-    """The change of the round-trip error and of the distance of samples, and the price in accuracy."""
+    """The change of the round-trip error and of the excess of samples, which both decide, and the price in accuracy."""
     findings: list[Finding] = []
     readings = cells.readings("round trip, pretrained", "pretrained", _grey_levels, unit="grey levels")
     readings += _samples(cells, "pretrained", "pretrained")
@@ -98,12 +108,16 @@ def outcome(cells: Cells, options: Reversibility) -> Outcome:
             unit="grey levels",
             side="below" if index == 0 else None,
         )
-        findings += cells.differences(
-            f"Fréchet distance of samples, {title} less pretrained",
-            (kind, "distance"),
-            ("pretrained", "distance"),
-            unit="",
-        )
+        for data in cells.sets:
+            grown = _doublings(cells, data, kind)
+            findings += cells.finding(
+                f"Fréchet distance of samples beyond that of real images, {title} against pretrained",
+                data,
+                paired_difference(grown, dict.fromkeys(grown, 0.0)),
+                unit="doublings",
+                side="below" if index == 0 else None,
+                margin=options.doublings_margin,
+            )
         if index > 0:
             name = f"accuracy, beta {beta:g} less beta {options.betas[0]:g}"
             findings += cells.differences(name, (kind, _top1), (first, _top1))
@@ -114,7 +128,31 @@ def outcome(cells: Cells, options: Reversibility) -> Outcome:
 
 
 def _samples(cells: Cells, kind: str, title: str) -> list[Reading]:
-    return cells.readings(f"Fréchet distance of samples, {title}", kind, "distance", unit="")
+    broken = cells.readings(f"samplers that broke down, {title}", kind, _broke_down, unit="% of the seeds")
+    told = [reading for reading in broken if reading.mean > 0.0]  # their distances are in no mean
+    return [*cells.readings(f"Fréchet distance of samples, {title}", kind, "distance", unit=""), *told]
+
+
+def _doublings(cells: Cells, data: str, kind: str) -> dict[int, float]:
+    """By seed, how often the excess doubled, at most to ``WORST`` times and at least to its inverse."""
+    before, after = (cells.by_seed(data, one, _excess) for one in ("pretrained", kind))
+    found = {}
+    for seed in before.keys() & after.keys():
+        lost = math.isinf(before[seed])  # a flow that generated nothing has nothing to lose
+        times = 1.0 if lost else after[seed] / before[seed]
+        found[seed] = math.log2(min(WORST, max(1 / WORST, times)))
+    return dict(sorted(found.items()))
+
+
+def _excess(result: Mapping[str, Any]) -> float:
+    """The distance of samples beyond that of real images; infinite where there are none."""
+    distance, floor = result["distance"], result["floor"]
+    least = max(_FLOOR_SHARE * floor, 1e-12)
+    return math.inf if distance is None else max(distance - floor, least)
+
+
+def _broke_down(result: Mapping[str, Any]) -> float:
+    return 100.0 * (result["distance"] is None)
 
 
 def _grey_levels(result: Mapping[str, Any]) -> float:
@@ -126,4 +164,4 @@ def _top1(result: Mapping[str, Any]) -> float:
     return float(result["finetuned"]["top1"])
 
 
-STUDY = Study(kinds=kinds, measure=measure, outcome=outcome)
+STUDY = Study(kinds=kinds, measure=measure, outcome=outcome, aside=frozenset({"betas", "doublings_margin"}))

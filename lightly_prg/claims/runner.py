@@ -3,7 +3,7 @@
 A claim is a folder. Whatever is in it already is not done again, so that one that was cut off, by whatever, is finished
 by the same call::
 
-    claim.yaml                       what was asked for
+    claim.yaml                       what was asked for, with the folders of this machine
     cells/<set>-seed<n>/<kind>.json  one file for each cell
     figures/                         what cells drew
     result.json, summary.md, findings.png
@@ -31,7 +31,7 @@ from lightly_prg.comparison_records import Records
 from lightly_prg.comparison_work import check_folder
 from lightly_prg.console import Console
 from lightly_prg.files import write_text
-from lightly_prg.run import Run
+from lightly_prg.run import Run, versions
 from lightly_prg.training.log import cpu_seconds
 
 
@@ -65,7 +65,7 @@ def run_claim(
     with Run(work.folder).lock():
         write_text(work.folder / "claim.yaml", claim.to_yaml())
         measured = [found for cell in work.cells for found in work.measure(cell)]
-        outcome = work.study.outcome(Cells(measured), claim.study)
+        outcome = work.study.outcome(Cells(measured, claim.margin), claim.study)
         return write_result(work.folder, claim, outcome, measured, training=work.training, command=command)
 
 
@@ -78,22 +78,23 @@ class _Work:
         self.console = console
         self.study: Study[Any] = STUDIES[claim.study.name]
         self.folder, runs = folders_of(claim, out)
-        self.cells = run_cells(claim, runs)
+        self._images = Images(None, console)
+        self.titles = claim.titles()
+        self.cells = run_cells(claim, runs, images=self._images)
         self.kinds = {cell.key: self.study.kinds(claim.study, cell.recipe) for cell in self.cells}
         self.training: dict[str, Any] = {}
-        self._images = Images(None, console)
-        self._asked = claim.study.model_dump(mode="json")
+        self._asked = claim.study.model_dump(mode="json", exclude=set(self.study.aside))
         check_folder(self.folder)
         for cell in self.cells:
-            if any(self._known(cell, kind) is None for kind in self.kinds[cell.key]):
-                check_images(cell.label, cell.recipe)
+            check_images(cell.label, cell.recipe)
 
     def measure(self, cell: Cell) -> list[Measured]:
         """All cells of a study on one set with one seed."""
         number = self.cells.index(cell) + 1
         self.console.say(f"{number}/{len(self.cells)}  {escape(cell.label)}, seed {cell.seed}")
-        run = pretrained(cell, trust=self.trust, console=self.console)
-        self.training[cell.key] = run.description["training"]
+        run = pretrained(cell, trust=self.trust, console=self.console, images=self._images)
+        facts = {key: run.description[key] for key in ("parameters", "input_shape")}
+        self.training[cell.key] = {**run.description["training"], **facts}
         part = Part(
             data=cell.label,
             recipe=cell.recipe,
@@ -107,34 +108,26 @@ class _Work:
         )
         measured = []
         for kind, what in self.kinds[cell.key].items():
-            if self._known(cell, kind) is None:
-                self.console.say(f"  {escape(kind)}")
             result = self._records(cell).measured(
-                kind, partial(self._costed, part, what), request=self._request(cell, kind), **_network(cell)
+                kind,
+                partial(self._costed, part, kind, what),
+                request={"study": self._asked, "cell": dict(what)},
+                recipe_sha256=run.description["recipe_sha256"],
+                # A run can be trained anew from the same recipe, and a folder hold other images.
+                made_of={
+                    "weights_crc32": run.weights_crc32,
+                    "images": self._images.facts(cell.recipe).fingerprint,
+                },
             )
-            part.known[kind] = result
-            measured.append(Measured(cell.label, cell.seed, kind, result))
+            measured.append(Measured(self.titles[cell.label], cell.seed, kind, result))
         return measured
 
-    def _costed(self, part: Part, what: Mapping[str, Any]) -> dict[str, Any]:
+    def _costed(self, part: Part, kind: str, what: Mapping[str, Any]) -> dict[str, Any]:
+        self.console.say(f"  {escape(kind)}")
         start, before = time.perf_counter(), cpu_seconds()
         result = dict(self.study.measure(part, what, self.claim.study))
         cost = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}
-        return {**result, "cost": {name: round(value, 1) for name, value in cost.items()}}
-
-    def _known(self, cell: Cell, kind: str) -> dict[str, Any] | None:
-        if not Run(cell.folder).is_trained:
-            return None
-        return self._records(cell).known(kind, request=self._request(cell, kind), **_network(cell))
+        return {**result, "cost": {name: round(value, 1) for name, value in cost.items()}, "versions": versions()}
 
     def _records(self, cell: Cell) -> Records:
         return Records(self.folder / "cells" / cell.key)
-
-    def _request(self, cell: Cell, kind: str) -> dict[str, Any]:
-        return {"study": self._asked, "cell": dict(self.kinds[cell.key][kind])}
-
-
-def _network(cell: Cell) -> dict[str, Any]:
-    """What a result was measured of: a run can be trained anew from the same recipe, and not bit for bit elsewhere."""
-    run = Run(cell.folder)
-    return {"recipe_sha256": run.description["recipe_sha256"], "made_of": {"weights_crc32": run.weights_crc32}}

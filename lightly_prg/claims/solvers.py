@@ -22,8 +22,9 @@ _TOLERANCE = 1e-4  # of adaptive solvers: far below what moves a prediction
 
 
 def kinds(options: Solvers, recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """A model for each number of steps."""
-    return {f"euler-{steps}": {"steps": steps} for steps in options.train_steps}
+    """A model for each number of steps, and how it is judged."""
+    judged = [choice.model_dump(include={"solver", "steps"}) for choice in options.judged]
+    return {f"euler-{steps}": {"steps": steps, "judged": judged} for steps in options.train_steps}
 
 
 def measure(part: Part, cell: Mapping[str, Any], options: Solvers) -> dict[str, Any]:
@@ -83,4 +84,4 @@ def _of(choice: SolverChoice, key: str) -> Pick:
     return pick
 
 
-STUDY = Study(kinds=kinds, measure=measure, outcome=outcome)
+STUDY = Study(kinds=kinds, measure=measure, outcome=outcome, aside=frozenset({"steps", "train_steps", "judged"}))

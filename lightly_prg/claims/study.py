@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from lightly_prg.claims.findings import Finding, Outcome, Reading, Side
+from lightly_prg.claims.findings import Finding, Note, Outcome, Reading, Side
 from lightly_prg.comparison_judging import JudgedRun
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits
-from lightly_prg.eval.comparison_statistics import mean_of, paired_difference
+from lightly_prg.eval.comparison_statistics import PairedDifference, mean_of, paired_difference
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
@@ -37,7 +37,6 @@ class Part:
         figures: Where cells may draw.
         trust: Whether the recipe's code may run.
         console: Where progress is shown.
-        known: The results of the cells before this one, by kind.
     """
 
     data: str
@@ -49,7 +48,6 @@ class Part:
     figures: Path
     trust: bool
     console: Console
-    known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -82,7 +80,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell that was measured."""
+    """A cell that was measured.
+
+    Attributes:
+        data: What results call the set.
+        seed: Of the pretraining, and of every draw.
+        kind: Of the cell.
+        result: What the study measured, what it cost and by which versions.
+    """
 
     data: str
     seed: int
@@ -96,9 +101,11 @@ class Cells:
 
     Args:
         measured: In any order.
+        margin: The claim's, of every difference that has none of its own.
     """
 
     measured: Sequence[Measured]
+    margin: float = 0.0
 
     @property
     def sets(self) -> list[str]:
@@ -123,6 +130,7 @@ class Cells:
         *,
         unit: str = "points",
         side: Side | None = None,
+        margin: float | None = None,
     ) -> list[Finding]:
         """The difference of two numbers on every set, seed by seed.
 
@@ -132,15 +140,28 @@ class Cells:
             second: What is subtracted; None where the number is a difference itself.
             unit: Of the numbers.
             side: Where the claim says that it lies.
+            margin: Of the side; default the claim's.
         """
         found = []
         for data in self.sets:
             values = self.by_seed(data, *first)
             reference = dict.fromkeys(values, 0.0) if second is None else self.by_seed(data, *second)
-            difference = paired_difference(values, reference)
-            if difference is not None:
-                found.append(Finding(name, data, unit, difference, side))
+            found += self.finding(name, data, paired_difference(values, reference), unit=unit, side=side, margin=margin)
         return found
+
+    def finding(
+        self,
+        name: str,
+        data: str,
+        difference: PairedDifference | None,
+        *,
+        unit: str,
+        side: Side | None = None,
+        margin: float | None = None,
+    ) -> list[Finding]:
+        """One difference on one set, with the claim's margin if it has none of its own; nothing where there is none."""
+        own = self.margin if margin is None else margin
+        return [] if difference is None else [Finding(name, data, unit, difference, side, own)]
 
     def readings(self, name: str, kind: str, pick: Pick, *, unit: str = "%") -> list[Reading]:
         """A number on every set, mean over the seeds."""
@@ -150,6 +171,16 @@ class Cells:
             if values:
                 mean = mean_of(values)
                 found.append(Reading(name, data, unit, mean.mean, mean.deviation))
+        return found
+
+    def notes(self, name: str, kind: str, say: Callable[[Mapping[str, Any]], str]) -> list[Note]:
+        """What was chosen on every set, seed after seed."""
+        found = []
+        for data in self.sets:
+            cells = [cell for cell in self.measured if (cell.data, cell.kind) == (data, kind)]
+            if cells:
+                told = (say(cell.result) for cell in sorted(cells, key=lambda cell: cell.seed))
+                found.append(Note(name, data, "; ".join(told)))
         return found
 
 
@@ -162,8 +193,11 @@ class Study(Generic[OptionsT]):
             they are measured, with what makes each.
         measure: ``(part, what makes the cell, options)`` to a result that is JSON.
         outcome: ``(cells, options)`` to what they say; it computes nothing but statistics.
+        aside: The options that decide over no cell: what of them concerns a cell stands in what ``kinds`` says of it,
+            or they concern the outcome alone.
     """
 
     kinds: Callable[[OptionsT, Recipe], Mapping[str, Mapping[str, Any]]]
     measure: Callable[[Part, Mapping[str, Any], OptionsT], Mapping[str, Any]]
     outcome: Callable[[Cells, OptionsT], Outcome]
+    aside: frozenset[str] = frozenset()

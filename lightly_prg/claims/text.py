@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightly_prg.claims.findings import Finding, Reading
+from lightly_prg.claims.findings import Finding, Note, Reading
+from lightly_prg.claims.setting import setting
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -33,15 +34,16 @@ def short_id(name: str) -> str:
 
 
 def stated(about: Mapping[str, Any]) -> list[str]:
-    """What is claimed and what would falsify it.
+    """What is claimed, what would falsify it, and at what size it is tested.
 
     Args:
-        about: With the keys ``claim``, ``falsified_by`` and ``controls``.
+        about: A claim's recipe, or its result.json.
     """
     lines = [f"> {about['claim']}", "", f"**Would be falsified by:** {about['falsified_by']}", ""]
     if about["controls"]:
         lines += ["**Controls:**", "", *(f"* {control}" for control in about["controls"]), ""]
-    return lines
+    recipe = about.get("recipe", about)
+    return [*lines, f"**Size:** {setting(recipe['study'], about.get('training', {}))}", ""]
 
 
 def tested(content: Mapping[str, Any], *, figure: str) -> list[str]:
@@ -52,15 +54,16 @@ def tested(content: Mapping[str, Any], *, figure: str) -> list[str]:
         figure: Where the light figure lies, seen from the page; the dark one lies beside it.
     """
     findings = [Finding.from_dict(finding) for finding in content["findings"]]
-    places = [finding["place"] for finding in content["findings"]]
-    readings = [Reading(**reading) for reading in content["readings"]]
+    deciding = sum(finding.side is not None for finding in findings)
     return [
         f"**{str(content['verdict']).capitalize()}.** {_reason(str(content['sentence']))}",
         "",
         *stated(content),
         *_picture(figure, heading(content)),
-        *_findings(findings, places, float(content["margin"])),
-        *_readings(readings),
+        f"{deciding} {'difference decides' if deciding == 1 else 'differences decide'}, each by its own interval.",
+        "",
+        *_findings(findings),
+        *_beside([Reading(**reading) for reading in content["readings"]], [Note(**note) for note in content["notes"]]),
         *_made(content),
     ]
 
@@ -82,23 +85,18 @@ def _picture(figure: str, title: str) -> list[str]:
     ]
 
 
-def _findings(findings: Sequence[Finding], places: Sequence[str | None], margin: float) -> list[str]:
+def _findings(findings: Sequence[Finding]) -> list[str]:
     lines = [
         "| difference | data | mean ± half of the 95 % interval | each seed | claimed | interval |",
         "|---|---|---|---|---|---|",
     ]
-    for finding, place in zip(findings, places, strict=True):
+    lies = {"claimed": "**on the claimed side**", "other": "**on the other side**", "open": "**open**"}
+    for finding in findings:
         each = ", ".join(shown(value) for value in finding.difference.by_seed.values())
-        lies = {"claimed": "**on the claimed side**", "other": "**on the other side**", "open": "**open**"}
-        claimed = "" if finding.side is None else claimed_side(finding.side, margin)
-        cells = [finding.name, finding.data, finding.shown(), each, claimed, "" if place is None else lies[place]]
+        place = "" if finding.side is None else lies[finding.place]
+        cells = [finding.name, finding.data, finding.shown(), each, finding.claimed, place]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
-
-
-def claimed_side(side: str, margin: float) -> str:
-    """``above 0``; ``within ±1``."""
-    return f"within ±{margin:g}" if side == "within" else f"{side} {margin:g}"
 
 
 def shown(value: float) -> str:
@@ -106,15 +104,16 @@ def shown(value: float) -> str:
     return f"{value:+.2f}".replace("-", _MINUS)
 
 
-def _readings(readings: Sequence[Reading]) -> list[str]:
-    if not readings:
+def _beside(readings: Sequence[Reading], notes: Sequence[Note]) -> list[str]:
+    told = [(one.name, one.data, one.shown()) for one in readings] + [(one.name, one.data, one.text) for one in notes]
+    if not told:
         return []
-    sets = list(dict.fromkeys(reading.data for reading in readings))
+    sets = list(dict.fromkeys(data for _, data, _ in told))
     by_name: dict[str, dict[str, str]] = {}
-    for reading in readings:
-        by_name.setdefault(reading.name, {})[reading.data] = reading.shown()
+    for name, data, text in told:
+        by_name.setdefault(name, {})[data] = text
     lines = [
-        "<details><summary>What else was measured: mean ± standard deviation over the seeds</summary>",
+        "<details><summary>What else was measured: mean ± standard deviation over the seeds, or each seed</summary>",
         "",
         f"| | {' | '.join(sets)} |",
         "|---" * (1 + len(sets)) + "|",
@@ -127,9 +126,11 @@ def _made(content: Mapping[str, Any]) -> list[str]:
     machine, versions = content["machine"], content["versions"]
     where = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
     seeds = ", ".join(map(str, content["seeds"]))
+    torch = " and ".join(content["versions_of_cells"].get("torch", [versions["torch"]]))
+    own = " and ".join(content["versions_of_cells"].get("lightly-prg", [versions["lightly-prg"]]))
     return [
         f"Seeds {seeds}; {content['cpu_minutes']:.0f} CPU-minutes beside pretraining; {where}, {machine['cores']} "
-        f"cores, torch {versions['torch']}, Python {machine['python']}. Again:",
+        f"cores, lightly-prg {own}, torch {torch}, Python {machine['python']}. Again:",
         "",
         "```",
         str(content["command"]),

@@ -53,15 +53,14 @@ def _print(content: dict[str, Any], folder: Path, console: Any) -> None:
     from rich.table import Table
 
     from lightly_prg.claims.findings import Finding
-    from lightly_prg.claims.text import claimed_side, heading
+    from lightly_prg.claims.text import heading
 
     table = Table(title=heading(content), box=None, pad_edge=False)
     for column in ("difference", "data", "mean ± half of the 95 % interval", "claimed", "interval"):
         table.add_column(column)
     for row in content["findings"]:
         finding = Finding.from_dict(row)
-        side = "" if finding.side is None else claimed_side(finding.side, content["margin"])
-        table.add_row(escape(finding.name), finding.data, finding.shown(), side, row["place"] or "")
+        table.add_row(escape(finding.name), escape(finding.data), finding.shown(), finding.claimed, row["place"] or "")
     console.say(table)
     console.say(escape(content["sentence"]))
     console.say(f"Folder: {escape(str(folder))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from lightly_prg import plot_measurements as plots
 from lightly_prg.errors import UserError
 from lightly_prg.eval import result_to_dict
-from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
 from lightly_prg.measurements.bits import bits_per_dim
 from lightly_prg.measurements.channel import channel_curve
 from lightly_prg.measurements.gaussianity import covariance_spectrum, gaussian_floor, gaussian_statistics
@@ -203,10 +204,14 @@ def measure_label_information(
 
 
 def measure_round_trip(
-    evaluation: Evaluation, *, split: str | None = None, max_images: int | None = None
+    evaluation: Evaluation,
+    *,
+    split: str | None = None,
+    max_images: int | None = None,
+    solvers: Sequence[str] = ROUND_TRIP_SOLVERS,
 ) -> dict[str, Any]:
     """The round-trip error of several solvers at equal prices; of 32 images if not said otherwise."""
-    return evaluation.round_trip(max_images or 32, split=split)
+    return evaluation.round_trip(max_images or 32, split=split, solvers=solvers)
 
 
 def _split(evaluation: Evaluation, split: str | None) -> str:

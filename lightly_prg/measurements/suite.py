@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
 from lightly_prg.measurements.of_run import (
     measure_gaussianity,
     measure_information,
@@ -29,7 +29,13 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, Any]]] = {
 """Measurements by name, as ``measure(evaluation, split=None, max_images=None)``; `measure_likelihood` stands beside."""
 
 
-def measure_all(evaluation: Evaluation, *, split: str | None = None, max_images: int | None = None) -> dict[str, float]:
+def measure_all(
+    evaluation: Evaluation,
+    *,
+    split: str | None = None,
+    max_images: int | None = None,
+    solvers: Sequence[str] = ROUND_TRIP_SOLVERS,
+) -> dict[str, float]:
     """Takes every measurement of a run, and says the main number of each.
 
     The likelihood included, and label information where there are labels. Results and figures are written as by the
@@ -39,6 +45,7 @@ def measure_all(evaluation: Evaluation, *, split: str | None = None, max_images:
         evaluation: The run and its data.
         split: Which images; default the recipe's.
         max_images: At most so many for every measurement; default: the number that each has of its own.
+        solvers: Of the round trips, heun2 among them, the only one that is told; the others take most of the time.
 
     Returns:
         ``loss`` and ``linear_loss``, ``bits_per_dim``, ``sliced_wasserstein`` with ``sliced_wasserstein_floor``,
@@ -51,8 +58,9 @@ def measure_all(evaluation: Evaluation, *, split: str | None = None, max_images:
     """
     likelihood = measure_likelihood(evaluation, split=split, max_images=max_images or 128)
     labelled = _labelled(evaluation, split)
+    own: dict[str, dict[str, Any]] = {"round_trip": {"solvers": solvers}}
     results = {
-        name: measured(evaluation, name, split=split, max_images=max_images)
+        name: measured(evaluation, name, split=split, max_images=max_images, **own.get(name, {}))
         for name in MEASUREMENTS
         if name != "label_information" or labelled
     }

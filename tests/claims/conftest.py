@@ -29,8 +29,15 @@ OVERRIDES = (
     "method.feature.pool=mean",
 )
 STUDIES: dict[str, dict[str, Any]] = {
-    "pretraining_helps": {"labels": [2, 1], "epochs": [1, 2], "batch_size": 20, "learning_rates": [0.01], "steps": 2},
-    "better_pretraining": {"images": 8, "train_images": 40},
+    "pretraining_helps": {
+        "labels": [2, 1],
+        "epochs": [1, 2],
+        "scratch_epochs": [2, 4],
+        "batch_size": 20,
+        "learning_rates": [0.01],
+        "steps": 2,
+    },
+    "better_pretraining": {"images": 8, "train_images": 40, "steps": 2, "rise_from": 0.34},
     "inverted_path": {"train_images": 40, "scan_images": 40},
     "solvers": {
         "train_steps": [2],
@@ -40,7 +47,7 @@ STUDIES: dict[str, dict[str, Any]] = {
             {"solver": "dopri5"},
         ],
     },
-    "corruption": {"resnet": {"depth": 9, "width": 0.125, "stem_stride": 2}, "steps": 2},
+    "corruption": {"resnet": {"depth": 9, "width": 0.125, "stem_stride": 2}, "steps": 2, "scratch_epochs": 2},
     "reversibility": {"betas": [0, 1], "samples": 20, "images": 4, "steps": 2},
 }
 _FINETUNED = ("better_pretraining", "solvers", "corruption", "reversibility")

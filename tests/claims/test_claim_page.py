@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lightly_prg.claims.findings import Finding, Outcome, Reading
-from lightly_prg.claims.page import render, write_page
+from lightly_prg.claims.findings import Finding, Note, Outcome, Reading
+from lightly_prg.claims.page import render, take, write_page
 from lightly_prg.claims.recipe import load_claim, shipped_claims
 from lightly_prg.claims.result import write_result
 from lightly_prg.claims.study import Measured
@@ -24,13 +24,20 @@ def results(tmp_path: Path) -> Path:
     difference = paired_difference({0: -3.0, 1: -4.0}, {0: 0.0, 1: 0.0})
     assert difference is not None
     outcome = Outcome(
-        (Finding("euler 32 less euler 4", "cifar10", "points", difference, "within"),),
+        (Finding("euler 32 less euler 4", "cifar10", "points", difference, "within", 1.0),),
         (Reading("accuracy", "cifar10", "%", 51.25, 0.5), Reading("cosine", "fashion_mnist", "", 0.998, None)),
+        (Note("learning rates chosen", "cifar10", "0.001; 0.003"),),
     )
-    cells = [Measured("cifar10", seed, "euler-4", {"cost": {"cpu_seconds": 90.0}}) for seed in (0, 1)]
+    made_with = [{"torch": "2.1", "lightly-prg": "0.1"}, {"torch": "2.2", "lightly-prg": "0.1"}]
+    cells = [
+        Measured("cifar10", seed, "euler-4", {"cost": {"cpu_seconds": 90.0}, "versions": made_with[seed]})
+        for seed in (0, 1)
+    ]
+    pretraining = {"parameters": 694284, "epochs": 3, "input_shape": [3, 16, 16], "cpu_seconds": 240}
+    training = {f"cifar10-seed{seed}": {**pretraining, "steps": 1146 + seed} for seed in (0, 1)}
     command = "lightly-prg compare claims/c06"
     claim = load_claim("claims/c06", ["data.cifar10.root=/home/me"])
-    content = write_result(folder / "c06", claim, outcome, cells, training={}, command=command)
+    content = write_result(folder / "c06", claim, outcome, cells, training=training, command=command)
     assert content["cpu_minutes"] == 3.0
     return folder
 
@@ -59,10 +66,41 @@ def test_page__tells_every_claim_and_what_is_not_measured(results: Path, tmp_pat
     ) in text
     assert "| accuracy | 51.2 ± 0.5 % |  |" in text
     assert "| cosine |  | 0.998 |" in text
+    assert "| learning rates chosen | 0.001; 0.003 |  |" in text
+    assert "1 difference decides, each by its own interval." in text
+    assert "lightly-prg 0.1, torch 2.1 and 2.2" in text
+    assert text.count("**Size:** ") == 6
+    assert (
+        "**Size:** 3,000 test images; fine-tuned on 100 labels of each class for 5 epochs; through 4 and 8 Euler "
+        "steps; the learning rate one of 0.001, 0.003, chosen on 500 validation images; a network of 0.69 M "
+        "parameters; pretrained for 3 epochs (1,146 and 1,147 steps) of 16 x 16 images in 4 CPU-minutes."
+    ) in text
+    assert "fine-tuned on 100 and 10 labels of each class for 7 and 25 epochs, fresh weights for 14 and 75;" in text
+    assert "](../eval/results/finetune_through_ode/README.md)" in text
     assert 'srcset="../eval/results/claims/c06/findings-dark.png"' in text
     assert (results / "c06/findings-dark.png").is_file()
     assert "/home/me" not in text + (results / "c06/result.json").read_text()
     assert text.index("## C2:") < text.index("## C4b:") < text.index("## C14:")
+
+
+def test_results__are_taken_without_what_is_of_the_machine(results: Path, tmp_path: Path) -> None:
+    folder = results / "c06"
+    for name in ("claim.yaml", ".lock", "cells/cifar10-seed0/euler-4.json", "figures/samples-dark.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("root: /home/me")
+    kept = tmp_path / "kept"
+    (kept / "c06").mkdir(parents=True)
+    (kept / "c06/older.json").write_text("{}")
+    take(folder, kept)
+    names = {str(file.relative_to(kept / "c06")) for file in kept.rglob("*") if file.is_file()}
+    assert names == {
+        "result.json",
+        "summary.md",
+        "findings.png",
+        "findings-dark.png",
+        "cells/cifar10-seed0/euler-4.json",
+        "figures/samples-dark.png",
+    }
 
 
 def test_notes__stand_at_the_end(results: Path, tmp_path: Path) -> None:

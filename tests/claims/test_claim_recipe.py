@@ -59,11 +59,36 @@ def test_mistakes__are_told_in_a_sentence(overrides: list[str], message: str) ->
 def test_mistakes_of_a_study__are_told_in_a_sentence() -> None:
     with pytest.raises(UserError, match=r"epochs are \[3\]; one is needed for each of labels \[100, 10\]"):
         load_claim("claims/c02", ["study.epochs=[3]"])
+    with pytest.raises(UserError, match=r"scratch_epochs are \[3, 4, 5\]; one is needed"):
+        load_claim("claims/c02", ["study.scratch_epochs=[3, 4, 5]"])
+    for name, epochs in (("c02", "[16, 9]"), ("c08", "7")):
+        with pytest.raises(UserError, match=r"scratch_epochs are [97] beside epochs of (25|8)"):
+            load_claim(f"claims/{name}", [f"study.scratch_epochs={epochs}"])
     with pytest.raises(UserError, match="is about features"):
         load_claim("claims/c02", ["study.features=[block]"])
     claim = load_claim("claims/c06", ["data.cifar10.recipe=cifar10_mae_cpu", "overrides=[]"])
     with pytest.raises(UserError, match=r"data\.cifar10.*cifar10_mae_cpu trains mae; claims are about prg"):
         claim.recipe_of("cifar10", 0)
+
+
+def test_title__is_that_of_the_set_or_its_own() -> None:
+    folder = "[data.name=folder, data.root=/home/me/cifar10-jpeg]"
+    claim = load_claim("claims/c06", [f"data.cifar10.overrides={folder}"])
+    assert claim.titles() == {"fashion_mnist": "fashion_mnist", "cifar10": "cifar10-jpeg"}
+    named = load_claim("claims/c06", ["data.cifar10.title='CIFAR-10, lossy JPEG copy'"])
+    assert named.titles()["cifar10"] == "CIFAR-10, lossy JPEG copy"
+    with pytest.raises(UserError, match="Two sets are called 'cifar10'"):
+        load_claim("claims/c06", ["data.fashion_mnist.title=cifar10"]).titles()
+
+
+def test_margins__are_set_before_anything_is_measured() -> None:
+    claims = {name.partition("/")[2]: load_claim(name) for name in shipped_claims()}
+    assert {name: claim.margin for name, claim in claims.items()} == {
+        "c02": 5, "c03": 0, "c04b": 1, "c06": 1, "c08": 1, "c14": 1,
+    }  # fmt: skip
+    own = ("rise_margin", "share_margin", "doublings_margin")
+    found = {key: getattr(claim.study, key) for claim in claims.values() for key in own if hasattr(claim.study, key)}
+    assert found == {"rise_margin": 1, "share_margin": 2, "doublings_margin": 1}
 
 
 def test_claims__are_known_from_comparisons(tmp_path: Path, make_claim: MakeClaim) -> None:
@@ -81,6 +106,11 @@ def test_command__leaves_the_folders_of_a_machine_out() -> None:
     given = ["data.cifar10.root=/home/me", "existing=/home/me/runs", "seeds=[0, 1]", "margin=2"]
     assert shown_command("claims/c06", given) == (
         "lightly-prg compare claims/c06 data.cifar10.root=DATA 'seeds=[0, 1]' margin=2"
+    )
+    given = ["data.cifar10.overrides=[data.name=folder, data.root=/home/me/images]", "overrides=[data.root=/home/me]"]
+    assert shown_command("claims/c06", given) == (
+        "lightly-prg compare claims/c06 'data.cifar10.overrides=[data.name=folder, data.root=DATA]' "
+        "'overrides=[data.root=DATA]'"
     )
 
 

@@ -3,20 +3,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from commands import call
+from torchvision.utils import save_image
 
 from lightly_prg.claims import pretraining_helps, runner, solvers
+from lightly_prg.claims.findings import Outcome
 from lightly_prg.claims.pretraining import run_cells
 from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.studies import STUDIES
 from lightly_prg.claims.study import Study
+from lightly_prg.comparison_images import Images
 from lightly_prg.errors import UserError
 from lightly_prg.methods.method import Method
+from lightly_prg.randomness import generator_for
 from lightly_prg.run import Run
 
 MakeClaim = Callable[..., ClaimRecipe]
@@ -72,6 +78,79 @@ def test_killed_in_the_third_cell__goes_on_there_and_ends_the_same(
     monkeypatch.setattr(Run, "weights_crc32", 1)
     run_claim(claim.model_copy(update={"study": study}), out=tmp_path / "out")
     assert len(done) == 12
+
+
+def test_cells__are_of_their_images_and_options_and_tell_their_versions(
+    make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that is told faster than it is made: what it measures is how often it was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def measure(part: Any, cell: Any, options: Any) -> Any:
+        asked.append(dict(cell))
+        return {"top1": 50.0}
+
+    def outcome(cells: Any, options: Any) -> Outcome:
+        return Outcome(tuple(cells.differences("top1", (next(iter(asked))["read"], "top1"), side="above")))
+
+    def kinds(options: Any, recipe: Any) -> dict[str, dict[str, Any]]:
+        return {f"steps-{steps}": {"read": f"steps-{steps}"} for steps in options.train_steps}
+
+    study = Study(kinds, measure, outcome, aside=frozenset({"train_steps", "judged"}))
+    monkeypatch.setitem(STUDIES, "solvers", study)
+    claim = make_claim("solvers", seeds=[0], margin=7)
+    content = run_claim(claim, out=tmp_path / "c06")
+    assert len(asked) == 1
+    assert content["findings"][0]["margin"] == 7
+    (file,) = (tmp_path / "c06").rglob("cells/*/*.json")
+    versions = json.loads(file.read_text())["result"]["versions"]
+    assert {"lightly-prg", "torch"} <= set(versions)
+    assert content["versions_of_cells"] == {package: [version] for package, version in versions.items()}
+    # What concerns other cells alone, or the outcome, is no other question to this one.
+    more = claim.study.model_copy(update={"train_steps": (2, 3)})
+    run_claim(claim.model_copy(update={"study": more, "margin": 1.0}), out=tmp_path / "c06")
+    assert [one["read"] for one in asked] == ["steps-2", "steps-3"]
+    fewer = claim.study.model_copy(update={"epochs": 2})
+    run_claim(claim.model_copy(update={"study": fewer}), out=tmp_path / "c06")
+    assert len(asked) == 3
+    # Nor are other images the same.
+    whole = Images.facts
+    monkeypatch.setattr(Images, "facts", lambda self, recipe: replace(whole(self, recipe), fingerprint="others"))
+    run_claim(claim.model_copy(update={"study": fewer}), out=tmp_path / "c06")
+    assert len(asked) == 4
+
+
+def test_folder_of_images__may_be_moved_but_not_changed(
+    make_claim: MakeClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split, count in (("train", 30), ("test", 10)):
+        for index in range(count):
+            file = tmp_path / f"here/{split}/{index % 2}/{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = generator_for(index, split)
+            save_image(torch.rand(3, 16, 16, generator=pixels), file)
+    monkeypatch.setattr(
+        runner, "STUDIES", {"solvers": Study(lambda options, recipe: {}, solvers.measure, solvers.outcome)}
+    )
+
+    def claim(place: str, **changes: Any) -> ClaimRecipe:
+        overrides = ["data.name=folder", "data.train_size=null", "train.snapshots=[]"]
+        data = {"faces": {"recipe": "quickstart", "root": str(tmp_path / place), "overrides": overrides}}
+        return make_claim("solvers", seeds=[0], data=data, **{"runs": str(tmp_path / "runs"), **changes})
+
+    run_claim(claim("here"), out=tmp_path / "c06")
+    trained = (tmp_path / "runs/faces-seed0/encoder.safetensors").read_bytes()
+    (tmp_path / "here").rename(tmp_path / "there")
+    run_claim(claim("there"), out=tmp_path / "c06")
+    taken = claim("there", runs=str(tmp_path / "others"), existing=str(tmp_path / "runs"))
+    run_claim(taken, out=tmp_path / "c08")
+    assert (tmp_path / "others/faces-seed0/encoder.safetensors").read_bytes() == trained
+    save_image(torch.zeros(3, 16, 16), tmp_path / "there/train/0/0.png")
+    with pytest.raises(UserError, match="holds a run of another recipe"):
+        run_claim(claim("there"), out=tmp_path / "c06")
+    (tmp_path / "there").rename(tmp_path / "here")
+    with pytest.raises(UserError, match="was trained on other images than"):
+        run_claim(claim("here"), out=tmp_path / "c06")
 
 
 def test_folder__tells_everything(make_claim: MakeClaim, tmp_path: Path) -> None:

@@ -143,6 +143,18 @@ def test_separable__is_learnt() -> None:
     assert all(parameter.is_contiguous() for parameter in model.parameters())
 
 
+def test_validating_rarely__changes_nothing_but_the_curve() -> None:
+    options = {"train": images(10, noise=25), "preset": "mae", "validation": None, "labels": 5, "epochs": 8}
+    whole, model = run(**options)
+    rarely, other = run(**options, validate_at=(0.01, 0.25, 0.75))
+    told = {record.epoch: record.validation_top1 for record in rarely.curve if record.validation_top1 is not None}
+    every = {record.epoch: record.validation_top1 for record in whole.curve}
+    assert told == {epoch: every[epoch] for epoch in (1, 2, 6, 8)}
+    assert [record.train_loss for record in rarely.curve] == [record.train_loss for record in whole.curve]
+    assert (rarely.top1, rarely.validation_top1) == (whole.top1, whole.validation_top1)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+
+
 def test_shuffled_labels__are_chance() -> None:
     train = images(100, classes=4)
     train.labels = train.labels[torch.randperm(400, generator=torch.Generator().manual_seed(0))]

@@ -93,6 +93,8 @@ def test_all__writes_results_figures_and_rows_of_the_report(evaluation: Evaluati
         figure = folder / "figures" / f"{name}.png"
         assert figure.stat().st_size > 1000
         assert dark_twin(figure).stat().st_size > 1000
+    curves = json.loads((folder / "eval/round_trip.json").read_text())["curves"]
+    assert list(curves) == ["euler", "heun2", "rk4", "dopri5"]
     page = evaluation.report().read_text()
     assert "Measurements of the flow" in page
     assert f"{summary['bits_per_dim']:.3f} ±" in page
