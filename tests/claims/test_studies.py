@@ -390,6 +390,7 @@ class TestInvertedPath:
         taus = (0.1, 0.2, 0.5)
         scanned: list[Any] = []
         read: list[Any] = []
+        scanned_with: list[Any] = []
 
         def scan(evaluation: Any, **options: Any) -> Any:
             assert evaluation.prg.ode.steps == 2
@@ -401,6 +402,7 @@ class TestInvertedPath:
             return SimpleNamespace(chosen=cell)
 
         def read_block(*arguments: Any, **options: Any) -> Any:
+            scanned_with[:] = arguments[:2]
             read.append((arguments[2], whole(*arguments, **options)))
             return read[-1][1]
 
@@ -419,6 +421,9 @@ class TestInvertedPath:
             np.testing.assert_allclose(bank.features, last.bank.features, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(judged.features, last.judged.features, rtol=1e-4, atol=1e-5)
             assert bank.nfe == cell.nfe == 6
+            if kind == "random":  # a flow that was hardly trained hardly moves, and says nothing of steps
+                fewer, _ = whole(*scanned_with, images, block=cell.block, pool=cell.pool, taus=cell.tau)
+                assert np.abs(fewer.features - bank.features).max() > 1e-3
 
 
 class TestCorruption:
