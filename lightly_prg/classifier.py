@@ -70,6 +70,8 @@ def finetune_run(
     source = evaluation.run
     if encoder not in ("run", "random_network"):
         raise UserError(f"There is nothing to fine-tune in {encoder!r}; allowed are run and random_network.")
+    if split not in (None, "validation", "test"):
+        raise UserError(f"The split is {split!r}; a fine-tuned model is judged on validation or test.")
     suffix = "finetuned" if encoder == "run" else "scratch"
     target = Run(out if out is not None else source.folder.with_name(f"{source.folder.name}-{suffix}"))
     if target.folder.resolve() == source.folder.resolve():

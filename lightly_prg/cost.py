@@ -209,13 +209,18 @@ def _count_evaluations(method: MethodRecipe) -> float:
     """NFE, by running the encoder on a network that does nothing."""
     if not isinstance(method, PRGRecipe | GeneratorRecipe):
         return 1
-    feature = method.feature
-    if feature.source == "block":
-        feature = FeatureSpec(source="velocity", tau=feature.tau)  # one evaluation as well
+    # A block takes one evaluation, as the velocity does; how it is pooled takes none.
+    source = "velocity" if method.feature.source == "block" else method.feature.source
+    feature = FeatureSpec(source=source, tau=method.feature.tau)
 
     def nothing(tau: Any, x: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(x)
 
     path = path_from_name(method.path) if isinstance(method, PRGRecipe) else LinearPath()
     ode = method.ode.model_copy(update={"gradient": "full"})  # counts the same, and asks for no module
-    return PRGEncoder(nothing, path, ode, feature, input_shape=(1, 2, 2)).nfe
+    try:
+        return PRGEncoder(nothing, path, ode, feature, input_shape=(1, 2, 2)).nfe
+    except UserError:
+        raise
+    except ValueError as error:  # a solver or a position that does not exist
+        raise UserError(f"method: {error}") from None

@@ -4,6 +4,7 @@ import pytest
 
 from lightly_prg.cost import estimate
 from lightly_prg.data import describe_data
+from lightly_prg.errors import UserError
 from lightly_prg.recipe import load_recipe
 
 
@@ -30,6 +31,20 @@ def test_state_feature__counts_the_same_by_every_gradient(gradient: str) -> None
     state = ["method.feature={source: state, tau: 1.0, pool: flatten}", "method.ode={solver: euler, steps: 4}"]
     recipe = load_recipe("quickstart", [*state, f"method.ode.gradient={gradient}"])
     assert estimate(recipe, describe_data(recipe.data)).nfe == 4
+
+
+@pytest.mark.parametrize("source", ["state", "velocity", "denoised"])
+def test_pooling__takes_no_evaluation(source: str) -> None:
+    """A grid as fine as a scan takes for images, which the stand-in for the network is too small for."""
+    feature = f"method.feature={{source: {source}, tau: 0.5, pool: 'grid:16'}}"
+    recipe = load_recipe("quickstart", [feature, "method.ode={solver: euler, steps: 4}"])
+    assert estimate(recipe, describe_data(recipe.data)).nfe == (4 if source == "state" else 5)
+
+
+def test_unknown_solver__is_told() -> None:
+    recipe = load_recipe("quickstart", ["method.ode.solver=foo"])
+    with pytest.raises(UserError, match=r"method: .*'foo'"):
+        estimate(recipe, describe_data(recipe.data))
 
 
 def test_memory__grows_with_the_batch_but_not_the_weights() -> None:

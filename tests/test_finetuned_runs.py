@@ -117,6 +117,9 @@ class TestFeature:
         for override, message in (("feature.block=midle", "middle"), ("ode.solver=eular", "euler")):
             with pytest.raises(UserError, match=message):
                 finetune_run(evaluation, settings(evaluation, override))
+        with pytest.raises(UserError, match="judged on validation or test"):
+            finetune_run(evaluation, settings(evaluation), split="train")
+        assert not list((evaluation.run.folder / "eval").glob("finetune*"))
         assert not evaluation.run.folder.with_name("run-finetuned").exists()
 
 

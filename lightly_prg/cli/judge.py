@@ -105,7 +105,8 @@ def linear(
 ) -> None:
     """Judge the embeddings by logistic regression on frozen features."""
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
-    count = int(labels) if labels is not None and labels >= 1 else labels
+    # A number that is not whole is refused where it is used.
+    count = int(labels) if labels is not None and labels >= 1 and labels.is_integer() else labels
     if augment:
         refuse(labels is not None or draws is not None, "--labels and --draws do not go with --augment.")
         result = evaluation.linear_augmented(encoder_name(encoder), split=split, epochs=epochs)
