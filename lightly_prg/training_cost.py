@@ -42,7 +42,7 @@ def training_cost(run: Run, *, trust: bool) -> TrainingCost:
     """
     tuned = run.description.get("finetuned")
     if tuned is not None:
-        return TrainingCost(_with_finetuning(run.description["training"], tuned), None)
+        return TrainingCost(_with_finetuning(run, tuned), None)
     stages, whole = _stages(run)
     macs = [estimate(stage.recipe, _info(stage), trust=trust).training_macs for stage in stages]
     training = dict(run.description["training"])
@@ -69,12 +69,11 @@ def _stages(run: Run) -> tuple[list[Run], bool]:
     return stages, True
 
 
-def _with_finetuning(training: Mapping[str, Any], tuned: Mapping[str, Any]) -> dict[str, Any]:
+def _with_finetuning(run: Run, tuned: Mapping[str, Any]) -> dict[str, Any]:
     """Pretraining and fine-tuning of a run, whose encoder.json tells both; the fine-tuning's images are not counted."""
-    total = {key: value for key, value in training.items() if key != "images"}
+    total = {key: value for key, value in run.description["training"].items() if key != "images"}
     for key, name in (("steps", "steps"), ("wall_seconds", "seconds"), ("cpu_seconds", "cpu_seconds")):
-        before = training.get(key, 0 if training.get("steps") == 0 else None)
-        total[key] = _sum([before, tuned.get(name)])
+        total[key] = _sum([_spent(run, key), tuned.get(name)])
     return total
 
 
