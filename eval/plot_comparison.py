@@ -53,6 +53,9 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
                         price, mean.mean, yerr=mean.deviation, color=colour, marker="o", ms=8, capsize=3, lw=0,
                         elinewidth=1.4, label=row.label,
                     )  # fmt: skip
+                elif column.key in row.scores and row.costs[cost.key] == 0:
+                    # An untrained network has no place on a logarithmic axis; training has to be worth more than it.
+                    axes.axhline(row.scores[column.key].mean, color=colour, lw=1.4, ls=":", label=row.label, zorder=1)
             front = pareto_front({label: (price, mean.mean) for label, (price, mean) in known.items()})
             steps = [(known[label][0], known[label][1].mean) for label in front]
             if len(steps) > 1:

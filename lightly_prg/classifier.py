@@ -37,6 +37,12 @@ from lightly_prg.run import Run, load
 # What encoder.json says of a fine-tuning, its cost with all learning rates and its judging included.
 _FINETUNED = ("encoder", "mode", "blocks", "preset", "num_train", "steps", "seconds", "cpu_seconds")
 _HEADS = {"LinearHead": "linear", "PRGHead": "prg"}
+_SUFFIXES = {"run": "finetuned", "random_network": "scratch"}
+
+
+def default_target(source: Run, encoder: str = "run") -> Run:
+    """Where a fine-tuned model goes by itself: ``RUN-finetuned`` or ``RUN-scratch`` beside the run."""
+    return Run(source.folder.with_name(f"{source.folder.name}-{_SUFFIXES[encoder]}"))
 
 
 def finetune_run(
@@ -68,12 +74,11 @@ def finetune_run(
         UserError: If an option does not fit, or the folder is taken.
     """
     source = evaluation.run
-    if encoder not in ("run", "random_network"):
+    if encoder not in _SUFFIXES:
         raise UserError(f"There is nothing to fine-tune in {encoder!r}; allowed are run and random_network.")
     if split not in (None, "validation", "test"):
         raise UserError(f"The split is {split!r}; a fine-tuned model is judged on validation or test.")
-    suffix = "finetuned" if encoder == "run" else "scratch"
-    target = Run(out if out is not None else source.folder.with_name(f"{source.folder.name}-{suffix}"))
+    target = Run(out) if out is not None else default_target(source, encoder)
     if target.folder.resolve() == source.folder.resolve():
         raise UserError("The fine-tuned model needs a folder of its own; choose another with --out.")
     if target.is_taken() and not overwrite:
@@ -81,30 +86,30 @@ def finetune_run(
     split = split if split is not None else source.recipe.eval.split
     original: Any = evaluation.encoder(encoder)
     network = reread(original, feature=settings.feature, ode=settings.ode)
-    result, model = finetune_encoder(evaluation, network, settings, split=split)
-    trained: Any = model.encoder
-    content = {
-        "encoder": encoder,
-        "split": split,
-        **result_to_dict(result),
-        "beta": settings.beta,
-        **{key: value for key, value in trained.description().items() if key in ("feature", "ode")},
-        "recipe_sha256": evaluation.description["recipe_sha256"],
-    }
-    # Results are told apart by their options, of which these are some, too.
-    told_apart = ("mode", "blocks", "epochs", "beta", "feature", "ode")
-    content["options"] |= {key: content[key] for key in told_apart if key in content}
     keeps_flow = isinstance(original, PRGEncoder) and encoder == "run"
-    if keeps_flow:
-        judged = evaluation.images(split)
-        shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
-        content["round_trip_before"] = round_trip_error(original, shown)
-        content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
-    own = settings == source.recipe.eval.finetune and encoder == "run"
-    source.write_result("finetune", content, own_options=own)
-    recipe = _recipe_of(source.recipe, settings, trained, suffix=suffix, split=split)
-    recipe = recipe.model_copy(update={"init_from": str(source.folder) if encoder == "run" else None})
-    with target.lock():
+    with target.lock():  # before the training: that the folder cannot be written should not be found out behind it
+        result, model = finetune_encoder(evaluation, network, settings, split=split)
+        trained: Any = model.encoder
+        content = {
+            "encoder": encoder,
+            "split": split,
+            **result_to_dict(result),
+            "beta": settings.beta,
+            **{key: value for key, value in trained.description().items() if key in ("feature", "ode")},
+            "recipe_sha256": evaluation.description["recipe_sha256"],
+        }
+        # Results are told apart by their options, of which these are some, too.
+        told_apart = ("mode", "blocks", "epochs", "beta", "feature", "ode")
+        content["options"] |= {key: content[key] for key in told_apart if key in content}
+        if keeps_flow:
+            judged = evaluation.images(split)
+            shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
+            content["round_trip_before"] = round_trip_error(original, shown)
+            content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
+        own = settings == source.recipe.eval.finetune and encoder == "run"
+        source.write_result("finetune", content, own_options=own)
+        recipe = _recipe_of(source.recipe, settings, trained, suffix=_SUFFIXES[encoder], split=split)
+        recipe = recipe.model_copy(update={"init_from": str(source.folder) if encoder == "run" else None})
         if overwrite:
             target.clear()
         target.create(recipe)

@@ -24,7 +24,6 @@ from lightly_prg.comparison_budget import (
     StepCost,
     affordable_steps,
     describe_cost,
-    is_trained_here,
     step_costs,
     stored_cost,
     with_steps,
@@ -36,6 +35,7 @@ from lightly_prg.comparison_runs import compare_runs
 from lightly_prg.comparison_work import Work, check_folder
 from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits, describe_data
+from lightly_prg.errors import UserError
 from lightly_prg.files import read_json, write_json, write_text
 from lightly_prg.recipe import Recipe
 from lightly_prg.recipe_comparison import BudgetRecipe, ComparisonRecipe, MethodEntry
@@ -135,7 +135,7 @@ def _costs(
         return {}
     file = folder / "budget.json"
     stored: dict[str, Any] = read_json(file) if file.is_file() else {}
-    questions = {label: _question(budget, recipe) for label, recipe in recipes.items() if is_trained_here(recipe)}
+    questions = {label: _question(budget, recipe) for label, recipe in recipes.items() if recipe.is_trained_here}
     asked: dict[str, str] = {}  # two methods may be one training with unlike shares of the budget
     for label, question in questions.items():
         if question not in stored:
@@ -185,7 +185,9 @@ def _cell(
         starts_from = f"{first.slug}-seed{seed}"
         recipe = recipe.model_copy(update={"init_from": str(folder / "runs" / starts_from)})
     paying = comparison.paying(method)
-    if comparison.budget is not None and method.label in costs and paying.label in costs:
+    if paying.label not in costs and method.label in costs:
+        raise UserError(f"{method.label!r} takes the steps of {paying.label!r}, which is not trained here.")
+    if comparison.budget is not None and method.label in costs:
         budget = comparison.budget.model_copy(update={"amount": paying.share * comparison.budget.amount})
         payer = comparison.recipe_of(paying, seed)
         num_train = _info(recipe, data).num_train

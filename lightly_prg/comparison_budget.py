@@ -15,7 +15,7 @@ from lightly_prg.cost import estimate
 from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.hardware import pick_device
-from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe
+from lightly_prg.recipe import Recipe
 from lightly_prg.recipe_comparison import BudgetRecipe
 from lightly_prg.step_timing import time_steps
 
@@ -36,11 +36,6 @@ class StepCost:
     seconds: float | None
     macs: float
     images: int
-
-
-def is_trained_here(recipe: Recipe) -> bool:
-    """Whether there is anything to train: what was trained elsewhere takes no part in a budget."""
-    return not isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
 
 
 def affordable_steps(recipe: Recipe, budget: BudgetRecipe, cost: StepCost, *, num_train: int) -> int:

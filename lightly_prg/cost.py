@@ -79,11 +79,10 @@ def estimate(recipe: Recipe, info: DataInfo, *, trust: bool = False) -> Estimate
         measured = [(one, *_count_and_weigh(one.work, trained)) for one in passes]
     learning = sum(one.runs * one.share * macs for one, macs, _ in measured)
     activations = sum(one.share * size for one, _, size in measured)
-    nothing_to_train = isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
     steps: int | None = 0
-    if not nothing_to_train and info.num_train == 0:
+    if recipe.is_trained_here and info.num_train == 0:
         steps = None
-    elif not nothing_to_train:
+    elif recipe.is_trained_here:
         steps = count_steps(
             info.num_train,
             batch_size=settings.batch_size,

@@ -73,7 +73,7 @@ class DataRecipe(Section):
 class TrainRecipe(Section):
     """How long, how fast, on what."""
 
-    epochs: Positive = 200
+    epochs: Annotated[Integer, Field(ge=0)] = 200  # 0: the network as it was drawn, what training is measured against
     max_steps: Positive | None = None  # batches at which training ends, if that is before its epochs do
     batch_size: Positive = 128  # per optimiser step and micro-step, summed over devices
     optimizer: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
@@ -166,6 +166,11 @@ class Recipe(Section):
     method: MethodRecipe
     train: TrainRecipe = TrainRecipe()
     eval: EvalRecipe = EvalRecipe()
+
+    @property
+    def is_trained_here(self) -> bool:
+        """Whether there is anything to train: not what was trained elsewhere, nor a network left as it was drawn."""
+        return self.train.epochs > 0 and not isinstance(self.method, PretrainedRecipe | GeneratorRecipe)
 
     def to_yaml(self) -> str:
         """The fully resolved recipe; ``parse_recipe`` reads it back to an equal one."""

@@ -16,9 +16,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -178,17 +179,30 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keeps other processes from writing into the folder; the lock dies with its owner.
 
+        A folder that was made for it and that nothing came into goes again if what it was made for fails.
+
         Raises:
             UserError: If another process holds it.
         """
+        made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         # The file stays: removing it would let a third process lock a file that the second no longer sees.
-        with (self.folder / ".lock").open("w") as handle:
+        file = self.folder / ".lock"
+        with file.open("w") as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                if not os.path.samestat(os.fstat(handle.fileno()), file.stat()):
+                    raise BlockingIOError
+            except (BlockingIOError, FileNotFoundError):
                 raise UserError(f"Another process is writing into {self.folder}.") from None
-            yield
+            try:
+                yield
+            except BaseException:
+                if made and [entry.name for entry in self.folder.iterdir()] == [".lock"]:
+                    file.unlink()
+                    with suppress(OSError):
+                        self.folder.rmdir()
+                raise
 
     def write_result(self, evaluator: str, result: Mapping[str, Any], *, own_options: bool) -> Path:
         """Writes one result; those with the recipe's own options have the plain file name."""

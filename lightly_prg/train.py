@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
 from lightly_prg.methods import Method, adopted_encoder, build_method
+from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
 from lightly_prg.run import Run, load
@@ -78,8 +79,8 @@ def train(
         data = load_splits(recipe, console)
     # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
     check_evaluable(recipe, data)
-    if isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe):
-        return _adopt(run, recipe, recipe.method, data, overwrite=overwrite)
+    if not recipe.is_trained_here:
+        return _adopt(run, recipe, data, overwrite=overwrite, trust=trust, init_from=init_from)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
     start = _describe_start(recipe, init_from)
@@ -87,27 +88,38 @@ def train(
     if not first:
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         return run
-    with run.lock():
+
+    def begin() -> None:
         run.remove_leftovers()
         if overwrite:
             run.clear()
         run.create(recipe)
-        log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
+
+    with run.lock():
+        log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks, begin)
         run.export(module.encoder(), data=described, training=log.summary(), extra=start)
     return run
 
 
-def _adopt(
-    run: Run, recipe: Recipe, method: PretrainedRecipe | GeneratorRecipe, data: Splits, *, overwrite: bool
-) -> Run:
-    """Makes a run of a network or generator that was trained elsewhere."""
+def _adopt(run: Run, recipe: Recipe, data: Splits, *, overwrite: bool, trust: bool, init_from: str | None) -> Run:
+    """Makes a run of a network or generator that was trained elsewhere, or not at all."""
     info = data.train
-    encoder = adopted_encoder(method, (info.channels, info.image_size, info.image_size))
+    spent: dict[str, Any] = {"epochs": 0, "steps": 0}
+    if isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe):
+        encoder = adopted_encoder(recipe.method, (info.channels, info.image_size, info.image_size))
+    else:
+        encoder = build_module(recipe, data, trust=trust, init_from=init_from).encoder()
+        spent |= {"images": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}  # of the others it is not known
+        if recipe.init_from is None:
+            # What starts at zero would hide the other weights: such a flow does not move and its state is the image.
+            redraw_zero_weights(encoder.network, generator_for(recipe.seed, "random network, zero weights"))
+    start = _describe_start(recipe, init_from)
     with run.lock():
         if overwrite:
             run.clear()
         run.create(recipe)
-        run.export(encoder, data=describe_splits(recipe, data), training={"epochs": 0, "steps": 0})
+        described = describe_splits(recipe, data)
+        run.export(encoder, data=described, training=spent, extra=start)
     return run
 
 
@@ -194,8 +206,7 @@ def _check_folder(run: Run, recipe: Recipe, *, resume: bool, overwrite: bool) ->
             )
     elif run.is_taken() and not overwrite:
         state = "a finished run" if run.is_trained else "a run that is not finished"
-        trained_here = not isinstance(recipe.method, PretrainedRecipe | GeneratorRecipe)
-        ways = "Continue it with --resume, replace it" if trained_here else "Replace it"
+        ways = "Continue it with --resume, replace it" if recipe.is_trained_here else "Replace it"
         raise UserError(
             f"{run.folder} already holds {state}. {ways} with --overwrite, or choose another folder with --out."
         )
@@ -219,7 +230,9 @@ def _fit(
     resume: bool,
     console: Console,
     callbacks: Sequence[pl.Callback],
+    begin: Callable[[], None] = lambda: None,
 ) -> TrainingLog:
+    """Trains; ``begin`` is called once Lightning has accepted the recipe: a run that is there is lost no sooner."""
     settings = recipe.train
     state = read_checkpoint(run.checkpoint, recipe) if resume and run.checkpoint.is_file() else None
     device = pick_device(settings.accelerator)
@@ -292,6 +305,7 @@ def _fit(
         # It waits for the gradient of every weight, unless it is told to find out which ones get none. By a name of
         # the strategy that says so, `auto`, which picks DDP by itself, could not be told.
         trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+    begin()
     with _stop_signals(checkpoint), warnings.catch_warnings():
         # Lightning's advice on workers and on resuming inside an epoch does not fit a stream of batches that knows
         # its own position.

@@ -52,6 +52,42 @@ def test_keys_and_options__reach_the_fine_tuning(
     assert json.loads(file.read_text())["changed"]["ode"]["steps"] == 8
 
 
+def test_recipe_with_a_fine_tuning__is_fine_tuned_by_its_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    small = ["train.epochs=1", "train.max_steps=1", "method.backbone.channels=8", "data.train_size=200"]
+    judged = ["eval.knn=null", "eval.linear=null", "eval.few_shot=null", "eval.controls=[]", "train.precision=32"]
+    asked = "eval.finetune={labels: 2, epochs: 1, learning_rates: [0.001]}"
+    command = ["train", "quickstart", *small, *judged, "train.accelerator=cpu", asked, "--out", str(out)]
+    code, printed, error = call(monkeypatch, capsys, *command)
+    assert code == 0, error
+    assert "fine-tuned top-1" in printed
+    result = json.loads((out / "eval" / "finetune.json").read_text(encoding="utf-8"))
+    assert result["num_train"] == 20
+    assert f"{result['top1']:.2f}" in printed
+    assert load_recipe(tmp_path / "run-finetuned").init_from == str(out)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f"{result['top1']:.1f}" in page
+
+    weights = (tmp_path / "run-finetuned" / "encoder.safetensors").stat().st_mtime_ns
+    code, printed, error = call(monkeypatch, capsys, "evaluate", str(out))
+    assert code == 0, error
+    assert "run-finetuned is there already" in printed.replace("\n", "")
+    assert (tmp_path / "run-finetuned" / "encoder.safetensors").stat().st_mtime_ns == weights
+
+
+def test_folder_that_cannot_be_written__is_told_before_the_training(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightly_prg.classifier.finetune_encoder", lambda *_, **__: pytest.fail("it was trained"))
+    (tmp_path / "file").touch()
+    code, _, error = call(monkeypatch, capsys, "finetune", str(run), *QUICK, "--out", str(tmp_path / "file" / "tuned"))
+    assert code == 2
+    assert error.strip().splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -368,6 +368,32 @@ def test_steps_of_another__are_exactly_its_steps(tmp_path: Path, comparison: Com
         parse_comparison(json.dumps({**content, "budget": None}))
 
 
+def test_untrained_network__costs_nothing_and_has_no_steps_to_take(
+    tmp_path: Path, comparison: ComparisonRecipe, splits: Splits
+) -> None:
+    recipe = comparison.methods[0].recipe
+    drawn = {"label": "as drawn", "recipe": recipe, "overrides": ["train.epochs=0"]}
+    content: dict[str, Any] = {
+        "name": "untrained",
+        "methods": [{"label": "trained", "recipe": recipe}, drawn],
+        "seeds": [0],
+        "budget": {"kind": "epochs", "amount": 1},
+        "evaluators": {"knn": {"k": 5, "ks": [5]}, "linear": None, "few_shot": None},
+    }
+    folder = compare(parse_comparison(json.dumps(content)), out=tmp_path / "out", data=splits).parent
+    trained_facts, facts = (
+        json.loads((folder / f"results/{name}-seed0/facts.json").read_text(encoding="utf-8"))["result"]
+        for name in ("trained", "as-drawn")
+    )
+    assert (trained_facts["training"]["steps"], facts["training"]["steps"]) == (5, 0)
+    assert (trained_facts["training_macs"] > 0, facts["training_macs"]) == (True, 0)
+    rows = json.loads((folder / "table.json").read_text(encoding="utf-8"))["methods"]
+    assert [row["label"] for row in rows] == ["trained", "as drawn"]
+    content["methods"] = [drawn, {"label": "part", "recipe": recipe, "steps_of": "as drawn"}]
+    with pytest.raises(UserError, match="'part' takes the steps of 'as drawn', which is not trained here"):
+        compare(parse_comparison(json.dumps(content)), out=tmp_path / "other", data=splits)
+
+
 def test_one_after_the_other__starts_from_the_first_with_its_share(
     tmp_path: Path, comparison: ComparisonRecipe, splits: Splits
 ) -> None:

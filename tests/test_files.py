@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -72,6 +74,37 @@ def test_what_a_killed_process_left__is_told_from_everything_else(tmp_path: Path
     remove_temporaries(tmp_path / "recipe.yaml")
     remove_temporaries(tmp_path / "not there" / "recipe.yaml")
     assert {entry.name for entry in tmp_path.iterdir()} == kept
+
+
+def test_locked_folder__goes_again_only_if_it_was_made_for_what_failed(tmp_path: Path) -> None:
+    def fail_in(folder: Path, *, written: bool) -> None:
+        with Run(folder).lock():
+            if written:
+                (folder / "metrics.csv").write_text("step\n")
+            raise UserError("it failed")
+
+    (tmp_path / "mine").mkdir()
+    for name in ("made", "begun", "mine"):
+        with pytest.raises(UserError, match="it failed"):
+            fail_in(tmp_path / name, written=name == "begun")
+    assert not (tmp_path / "made").exists()
+    assert (tmp_path / "begun" / "metrics.csv").is_file()
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_lock_of_a_folder_that_was_removed_meanwhile__is_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, flock = Run(tmp_path / "run"), fcntl.flock
+
+    def removed_first(handle: IO[str], operation: int) -> None:
+        (run.folder / ".lock").unlink()
+        (run.folder / ".lock").touch()  # by the next one, who locks this file
+        flock(handle, operation)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    with pytest.raises(UserError, match="Another process"), run.lock():
+        pytest.fail("two processes would write into one folder")
 
 
 def test_folder_of_a_run_killed_before_its_recipe_was_whole__is_free(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from lightly_prg.evaluation import Evaluation
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, for example runs/quickstart.")]
 SplitOption = Annotated[
@@ -72,3 +76,17 @@ def print_results(run: Path) -> None:
     from lightly_prg.eval import format_table, result_rows
 
     Console().print(format_table(result_rows(run)))
+
+
+def say_finetuned(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
+    """Prints what a fine-tuning came to."""
+    evaluation.console.say(
+        f"fine-tuned top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, "
+        f"{result['num_train']} labels, learning rate {result['learning_rate']:g} of "
+        f"{len(result['per_learning_rate'])}, {result['trainable_parameters']:,} numbers trained, "
+        f"{result['nfe']} NFE, {result['seconds']:.0f} s)"
+    )
+    if "round_trip_after" in result:
+        before, after = (result[f"round_trip_{time}"] for time in ("before", "after"))
+        shown = ["out of bounds" if error is None else f"{error:.2e}" for error in (before, after)]
+        evaluation.console.say(f"round-trip error of the flow: {shown[0]} before, {shown[1]} after")

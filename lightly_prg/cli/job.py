@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lightly_prg.cli.app import JOB, app
-from lightly_prg.cli.common import OverwriteOption, TrustOption, evaluation_of, print_results, refuse
+from lightly_prg.cli.common import (
+    OverwriteOption,
+    TrustOption,
+    evaluation_of,
+    print_results,
+    refuse,
+    say_finetuned,
+)
+
+if TYPE_CHECKING:
+    from lightly_prg.evaluation import Evaluation
 
 
 @app.command(rich_help_panel=JOB)
@@ -31,6 +41,8 @@ def train(
     trust: TrustOption = False,
 ) -> None:
     """Do the whole job: pretrain, export the encoder, evaluate it beside its controls, write report.html.
+
+    With eval.finetune in the recipe the encoder is fine-tuned as well, into RUN-finetuned.
 
     Examples:
       lightly-prg train quickstart
@@ -60,8 +72,27 @@ def train(
     if not first:
         return
     report = evaluation.all()
+    if _finetune_as_asked(evaluation, overwrite=overwrite):
+        report = evaluation.report()
     print_results(run.folder)
     console.say(f"Report: {report}")
+
+
+def _finetune_as_asked(evaluation: Evaluation, *, overwrite: bool) -> bool:
+    """Does what a recipe says in ``eval.finetune``; tells whether there is a new result of it."""
+    from lightly_prg.classifier import default_target, finetune_run
+
+    run = evaluation.run
+    settings = run.recipe.eval.finetune
+    if settings is None or run.is_finetuned:
+        return False
+    target = default_target(run)
+    if target.is_taken() and not overwrite:
+        evaluation.console.say(f"{target.folder} is there already; `lightly-prg finetune {run.folder} --overwrite`.")
+        return False
+    _, result = finetune_run(evaluation, settings, overwrite=overwrite)
+    say_finetuned(evaluation, result)
+    return True
 
 
 @app.command(rich_help_panel=JOB)
@@ -135,6 +166,8 @@ def evaluate(
             robustness(evaluation, max_images=1000)
         except UserError as error:  # too small for the corruptions, or without labels
             evaluation.console.say(f"Robustness is left out: {error}")
+        report = evaluation.report()
+    if _finetune_as_asked(evaluation, overwrite=overwrite):
         report = evaluation.report()
     print_results(evaluation.run.folder)
     evaluation.console.say(f"Report: {report}")

@@ -19,6 +19,7 @@ from lightly_prg.cli.common import (
     encoder_name,
     evaluation_of,
     refuse,
+    say_finetuned,
 )
 
 
@@ -274,16 +275,7 @@ def finetune(
         out=out,
         overwrite=overwrite,
     )
-    evaluation.console.say(
-        f"fine-tuned top-1 {result['top1']:.2f} % on {result['split']} ({result['num_test']} images, "
-        f"{result['num_train']} labels, learning rate {result['learning_rate']:g} of "
-        f"{len(result['per_learning_rate'])}, {result['trainable_parameters']:,} numbers trained, "
-        f"{result['nfe']} NFE, {result['seconds']:.0f} s)"
-    )
-    if "round_trip_after" in result:
-        before, after = (result[f"round_trip_{time}"] for time in ("before", "after"))
-        shown = ["out of bounds" if error is None else f"{error:.2e}" for error in (before, after)]
-        evaluation.console.say(f"round-trip error of the flow: {shown[0]} before, {shown[1]} after")
+    say_finetuned(evaluation, result)
     evaluation.console.say(f"Run: {target.folder}")
 
 

@@ -173,6 +173,18 @@ def test_folder__is_protected(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: 
     assert (stranger / "thesis.tex").exists()
 
 
+def test_overwriting__loses_nothing_before_lightning_takes_the_recipe(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits
+) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    before = {file: file.read_bytes() for file in (run.recipe_file, run.weights_file, run.metrics)}
+    settings = tiny_recipe.train.model_copy(update={"strategy": "dpd"})
+    with pytest.raises(UserError, match="strategy=dpd"):
+        train(tiny_recipe.model_copy(update={"train": settings}), out=run.folder, data=tiny_splits, overwrite=True)
+    assert {file: file.read_bytes() for file in before} == before
+    assert load(run.folder) is not None
+
+
 def test_folder__in_use_by_another_process(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
     run = Run(tmp_path / "run")
     with run.lock(), pytest.raises(UserError, match="Another process"):

@@ -218,3 +218,4 @@ def test_what_lightning_does_not_take__is_a_sentence(
     assert last.startswith("Error: Lightning cannot train with ")
     assert told in last
     assert "Traceback" not in err
+    assert not (tmp_path / "run").exists()
