@@ -43,15 +43,25 @@ from lightly_prg.recipe_views import AugmentRecipe
 
 
 class DataRecipe(Section):
-    """Which images, from where, in which size, and how they are split."""
+    """Which images, from where, in which size, and how they are split.
+
+    Attributes:
+        name: A named set, or ``folder``: images in ``root/train/CLASS`` and ``root/test/CLASS``.
+        root: Where the images lie.
+        image_size: The side in pixels to which images are brought; null: the set's own. A folder has to say it.
+        channels: 1 for grey, 3 for colour; null: the set's own, and 3 of a folder.
+        train_size: So many training images, drawn by class; null: all.
+        validation_fraction: Share of the training images that is kept for every choice.
+        download: Fetch the set with torchvision, where it has one.
+    """
 
     name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "stl10", "folder"]
     root: str = "data"
-    image_size: Positive | None = None  # None: the set's own; `folder` has to say it
-    channels: Literal[1, 3] | None = None  # None: the set's own; `folder` takes 3
-    train_size: Positive | None = None  # a stratified draw from the training images
+    image_size: Positive | None = None
+    channels: Literal[1, 3] | None = None
+    train_size: Positive | None = None
     validation_fraction: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.1
-    download: bool = False  # torchvision's own download, where the set has one
+    download: bool = False
 
     @model_validator(mode="after")
     def _folder_says_its_size(self) -> DataRecipe:
@@ -71,15 +81,39 @@ class DataRecipe(Section):
 
 
 class TrainRecipe(Section):
-    """How long, how fast, on what."""
+    """How long, how fast, on what.
 
-    epochs: Annotated[Integer, Field(ge=0)] = 200  # 0: the network as it was drawn, what training is measured against
-    max_steps: Positive | None = None  # batches at which training ends, if that is before its epochs do
-    batch_size: Positive = 128  # per optimiser step and micro-step, summed over devices
+    Attributes:
+        epochs: Passes over the training images; 0 leaves the network as it was drawn, for comparison.
+        max_steps: Batches at which training ends, if that is before its epochs do.
+        batch_size: Images of an optimiser step and micro-step, summed over devices.
+        optimizer: ``lars`` is Lightly's, for large batches.
+        lr: Learning rate at its peak.
+        betas: Of ``adam`` and ``adamw``.
+        momentum: Of ``sgd`` and ``lars``.
+        weight_decay: Not of biases and normalisations.
+        schedule: Of the learning rate after its warm-up.
+        warmup_epochs: In which the learning rate rises from zero.
+        clip: Largest norm of the gradient; null: any.
+        accumulate: Micro-steps of ``batch_size`` images to an optimiser step.
+        ema_decay: Of the averaged weights, which are what is kept; 0: the last weights themselves.
+        precision: ``auto``: bf16 where the device is faster in it, else fp16 on a GPU and 32 on a CPU.
+        compile: With torch.compile; ``auto``: on a GPU.
+        num_workers: Processes that decode images.
+        checkpoint_every: Epochs between checkpoints and held-out losses.
+        snapshots: Shares of the training after which the encoder is exported as well; 0 is before it.
+        accelerator: Of Lightning: ``auto``, ``gpu``, ``cpu``, ``mps``.
+        devices: How many.
+        strategy: Of Lightning: ``auto`` or ``ddp``.
+    """
+
+    epochs: Annotated[Integer, Field(ge=0)] = 200
+    max_steps: Positive | None = None
+    batch_size: Positive = 128
     optimizer: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
     lr: Annotated[Number, Field(gt=0.0)] = 2.0e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # of adam and adamw
-    momentum: Fraction = 0.9  # of sgd and lars
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    momentum: Fraction = 0.9
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: Annotated[Number, Field(ge=0.0)] = 0.0
@@ -89,62 +123,109 @@ class TrainRecipe(Section):
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(number_to_text)] = "auto"
     compile: Literal["auto"] | bool = "auto"
     num_workers: Literal["auto"] | Annotated[Integer, Field(ge=0)] = "auto"
-    checkpoint_every: Positive = 1  # epochs
-    snapshots: tuple[Fraction, ...] = ()  # shares of the training after which the encoder is exported as well
+    checkpoint_every: Positive = 1
+    snapshots: tuple[Fraction, ...] = ()
     accelerator: str = "auto"
     devices: Literal["auto"] | Positive = "auto"
     strategy: str = "auto"
 
 
 class KNNRecipe(Section):
-    """Weighted k-nearest neighbours on cosine similarity; see ``lightly_prg.eval.evaluate_knn``."""
+    """Weighted k-nearest neighbours on cosine similarity; see ``lightly_prg.eval.evaluate_knn``.
+
+    Attributes:
+        k: Neighbours of the accuracy that tables show.
+        ks: For which it is measured as well.
+        temperature: A neighbour of cosine c weighs exp(c / temperature).
+        transform: Of the features, by the statistics of the bank.
+    """
 
     k: Positive = 20
     ks: tuple[Positive, ...] = (10, 20, 100, 200)
     temperature: Annotated[Number, Field(gt=0.0)] = 0.07
-    transform: Literal["none", "standardise", "whiten"] = "none"  # of the features, by the statistics of the bank
+    transform: Literal["none", "standardise", "whiten"] = "none"
 
 
 class LinearRecipe(Section):
-    """Logistic regression on frozen features; see ``lightly_prg.eval.evaluate_linear``."""
+    """Logistic regression on frozen features; see ``lightly_prg.eval.evaluate_linear``.
+
+    Attributes:
+        max_iterations: Of L-BFGS for each strength of regularisation.
+    """
 
     max_iterations: Positive = 200
 
 
 class FewShotRecipe(Section):
-    """The linear probe with few labels, averaged over several draws of them."""
+    """The linear probe with few labels, averaged over several draws of them.
 
-    labels: Positive = 10  # per class
+    Attributes:
+        labels: Of each class.
+        draws: Over which the accuracy is averaged.
+    """
+
+    labels: Positive = 10
     draws: Positive = 5
 
 
 class LoRARecipe(Section):
-    """What fine-tuning in mode ``lora`` adds to convolutions and linear layers; see ``lightly_prg.models.LoRA``."""
+    """What fine-tuning in mode ``lora`` adds to convolutions and linear layers; see ``lightly_prg.models.LoRA``.
+
+    Attributes:
+        rank: Of the updates.
+        alpha: They are multiplied by alpha / rank.
+        norms: Train the scales and biases of normalisations as well.
+    """
 
     rank: Positive = 8
-    alpha: Annotated[Number, Field(gt=0.0)] = 16.0  # the updates are multiplied by alpha / rank
-    norms: bool = False  # train the scales and biases of normalisations as well
+    alpha: Annotated[Number, Field(gt=0.0)] = 16.0
+    norms: bool = False
 
 
 class FinetuneRecipe(Section):
-    """Fine-tuning with a classification head; see ``lightly_prg.eval.finetune``. None where a preset decides."""
+    """Fine-tuning with a classification head; see ``lightly_prg.eval.finetune``. null leaves it to the preset.
+
+    Attributes:
+        mode: What is trained beside the head: nothing, some blocks, low-rank updates, or all.
+        blocks: That mode ``partial`` trains.
+        preset: ``shared`` for comparisons, ``prg`` and ``mae`` as their papers have it.
+        labels: 10 and the like: of each class; 0.01: one in a hundred; null: all.
+        epochs: Passes over the labelled images.
+        batch_size: Images of a step.
+        learning_rates: Of which the validation images choose one.
+        ema_decay: Average the weights with this decay, and keep those.
+        beta: Weight of PRG's flow-matching loss beside the cross-entropy.
+        lora: Of mode ``lora``.
+        feature: Keys of ``method.feature`` that differ from the run's own.
+        ode: Keys of ``method.ode`` likewise.
+    """
 
     mode: Literal["head", "partial", "lora", "full"] = "full"
-    blocks: tuple[str, ...] = ()  # of mode `partial`
+    blocks: tuple[str, ...] = ()
     preset: Literal["shared", "prg", "mae"] = "shared"
-    labels: Annotated[Number, Field(gt=0.0)] | None = None  # 10 = of each class, 0.01 = share; None: all
+    labels: Annotated[Number, Field(gt=0.0)] | None = None
     epochs: Positive | None = None
     batch_size: Positive | None = None
     learning_rates: tuple[Annotated[Number, Field(gt=0.0)], ...] | None = None
-    ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = None  # keep an average of the weights
-    beta: Annotated[Number, Field(ge=0.0)] = 0.0  # weight of PRG's flow-matching loss beside the cross-entropy
+    ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = None
+    beta: Annotated[Number, Field(ge=0.0)] = 0.0
     lora: LoRARecipe = LoRARecipe()
-    feature: dict[str, Any] | None = None  # keys of method.feature that differ from the run's own
-    ode: dict[str, Any] | None = None  # keys of method.ode likewise
+    feature: dict[str, Any] | None = None
+    ode: dict[str, Any] | None = None
 
 
 class EvalRecipe(Section):
-    """What a finished run is judged by."""
+    """What a finished run is judged by.
+
+    Attributes:
+        split: What is judged; choices are made on validation images in any case.
+        batch_size: Images that are embedded at once.
+        knn: The k-NN classifier; null leaves it out.
+        linear: The linear probe; null leaves it out.
+        few_shot: The probe with few labels; null leaves it out.
+        finetune: Fine-tuning, into a run of its own; null: none.
+        controls: Encoders without a trained network that are judged beside the run.
+    """
 
     split: Literal["validation", "test"] = "validation"
     batch_size: Positive = 250
@@ -156,12 +237,23 @@ class EvalRecipe(Section):
 
 
 class Recipe(Section):
-    """Everything about a run."""
+    """Everything about a run.
+
+    Attributes:
+        name: Names the run's folder, ``runs/NAME``.
+        description: What it is, for readers.
+        seed: Of everything that is drawn.
+        init_from: A run folder whose weights training starts from.
+        data: The images.
+        method: What is trained.
+        train: How.
+        eval: What is measured then.
+    """
 
     name: Annotated[str, Field(pattern=r"^[\w][\w.+-]*$")]
     description: str = ""
     seed: Annotated[Integer, Field(ge=0)] = 0
-    init_from: str | None = None  # a run folder whose weights training starts from
+    init_from: str | None = None
     data: DataRecipe
     method: MethodRecipe
     train: TrainRecipe = TrainRecipe()
@@ -453,7 +545,7 @@ def _keys_at(location: Sequence[str], raw: Any, root: type[BaseModel]) -> list[s
         node = node.get(part) if isinstance(node, dict) else None
         if part not in model.model_fields:
             continue  # the place in a list, or the name in a mapping, of sections
-        candidates = _models_in(model.model_fields[part].annotation)
+        candidates = models_in(model.model_fields[part].annotation)
         tag = node.get("name") if isinstance(node, dict) else None
         model = next(
             (c for c in candidates if tag in get_args(c.model_fields.get("name", _NO_FIELD).annotation)),
@@ -465,12 +557,13 @@ def _keys_at(location: Sequence[str], raw: Any, root: type[BaseModel]) -> list[s
 _NO_FIELD = Recipe.model_fields["seed"]
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation admits, in its order."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     if get_origin(annotation) is None:
         return []
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
 __all__ = [

@@ -79,28 +79,47 @@ class MethodEntry(Section):
 
 
 class BudgetRecipe(Section):
-    """How much training every method gets: so many seconds of CPU or GPU, epochs, or multiply-adds."""
+    """How much training every method gets: so many seconds of CPU or GPU, epochs, or multiply-adds.
+
+    Attributes:
+        kind: Of what.
+        amount: How much of it.
+    """
 
     kind: Literal["cpu_seconds", "gpu_seconds", "epochs", "macs"]
     amount: Annotated[Number, Field(gt=0.0)]
 
 
 class RobustnessRecipe(Section):
-    """Accuracy on corrupted images; see ``lightly_prg.eval.evaluate_robustness``."""
+    """Accuracy on corrupted images; see ``lightly_prg.eval.evaluate_robustness``.
 
-    max_images: Positive | None = 1000  # drawn by class; None: all
-    of: Literal["probe", "finetuned"] = "probe"  # a linear probe on the frozen encoder, or the fine-tuned model
+    Attributes:
+        max_images: At most so many, drawn by class; null: all.
+        of: A linear probe on the frozen encoder, or the fine-tuned model.
+    """
+
+    max_images: Positive | None = 1000
+    of: Literal["probe", "finetuned"] = "probe"
 
 
 class EvaluatorsRecipe(Section):
-    """What every method is judged by; None leaves an evaluator out."""
+    """What every method is judged by; None leaves an evaluator out.
+
+    Attributes:
+        knn: The k-NN classifier.
+        linear: The linear probe.
+        few_shot: The probe with few labels.
+        finetune: Fine-tuning.
+        robustness: Accuracy on corrupted images.
+        common_dimension: k-NN and probe after PCA to so many dimensions; ``auto``: the smallest of all encoders that
+            the training images span.
+    """
 
     knn: KNNRecipe | None = KNNRecipe()
     linear: LinearRecipe | None = LinearRecipe()
     few_shot: FewShotRecipe | None = FewShotRecipe()
     finetune: FinetuneRecipe | None = None
     robustness: RobustnessRecipe | None = None
-    # After PCA; auto: the smallest of all encoders that the training images span.
     common_dimension: Positive | Literal["auto"] | None = "auto"
 
     @model_validator(mode="after")

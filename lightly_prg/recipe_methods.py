@@ -13,7 +13,20 @@ from lightly_prg.recipe_views import AugmentRecipe, CropRecipe, ProjectionRecipe
 
 
 class UNetRecipe(Section):
-    """The improved-diffusion U-Net; see ``lightly_prg.models.UNet``."""
+    """The improved-diffusion U-Net; see ``lightly_prg.models.UNet``.
+
+    Attributes:
+        name: ``unet``.
+        channels: Of the first resolution.
+        multipliers: Of the channels, one for each resolution, each half of the one before.
+        blocks: Residual blocks at each resolution.
+        attention: Sides of feature maps at which blocks have self-attention; folding makes maps smaller.
+        middle_attention: Whether the middle has.
+        heads: Of an attention.
+        dropout: In residual blocks.
+        patch_size: Squares of so many pixels are folded into channels first; 2 quarters the cost.
+        tau_scale: tau in [0, 1] is multiplied by it before its sine-cosine embedding.
+    """
 
     name: Literal["unet"]
     channels: Positive = 128
@@ -28,7 +41,17 @@ class UNetRecipe(Section):
 
 
 class DiTRecipe(Section):
-    """The diffusion transformer; see ``lightly_prg.models.DiT``."""
+    """The diffusion transformer; see ``lightly_prg.models.DiT``.
+
+    Attributes:
+        name: ``dit``.
+        patch_size: Side of a token in pixels.
+        width: Of a token.
+        depth: Transformer blocks.
+        heads: Of an attention.
+        mlp_ratio: Width of the hidden layer over that of a token.
+        tau_scale: tau in [0, 1] is multiplied by it before its sine-cosine embedding.
+    """
 
     name: Literal["dit"]
     patch_size: Positive = 4
@@ -40,10 +63,16 @@ class DiTRecipe(Section):
 
 
 class ImportRecipe(Section):
-    """A velocity network of your own: ``target`` names a class or function that builds it."""
+    """A velocity network of your own: ``target`` names a class or function that builds it.
+
+    Attributes:
+        name: ``import``; needs ``--trust``.
+        target: ``my_package.my_module:MyVelocity``.
+        kwargs: What it is called with.
+    """
 
     name: Literal["import"]
-    target: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]  # "my_package.my_module:MyVelocity"
+    target: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
     kwargs: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -51,7 +80,19 @@ BackboneRecipe = Annotated[UNetRecipe | DiTRecipe | ImportRecipe, Field(discrimi
 
 
 class PRGRecipe(Section):
-    """Pretrained Reversible Generation (arXiv 2412.01787)."""
+    """Pretrained Reversible Generation (arXiv 2412.01787).
+
+    Attributes:
+        name: ``prg``.
+        path: From data to noise: straight lines, or one of diffusion's.
+        coupling: How noise is assigned to images; ``optimal_transport`` within a batch makes paths straighter.
+        tau_sampling: From which distribution training draws tau.
+        backbone: The velocity network.
+        ode: How the embedding's ODE is solved.
+        feature: Where the embedding is read.
+        augment: What the generator is trained on.
+        auxiliary: A second loss, on an activation; null: none.
+    """
 
     name: Literal["prg"]
     path: Literal["linear", "trigonometric", "variance_preserving"] = "linear"
@@ -65,16 +106,32 @@ class PRGRecipe(Section):
 
 
 class ResNetRecipe(Section):
-    """Lightly's ResNet for small images; see ``lightly_prg.models.ResNet``."""
+    """Lightly's ResNet for small images; see ``lightly_prg.models.ResNet``.
+
+    Attributes:
+        name: ``resnet``.
+        depth: Layers.
+        width: Factor of all channels; 1: 64 in the first stage.
+        stem_stride: 2 quarters the cost, as ``patch_size: 2`` does for the U-Net.
+    """
 
     name: Literal["resnet"] = "resnet"
     depth: Literal[9, 18, 34, 50, 101, 152] = 18
-    width: Annotated[Number, Field(gt=0.0)] = 1.0  # 1: 64 channels in the first stage
-    stem_stride: Positive = 1  # 2 quarters the cost, as patch_size 2 does for the U-Net
+    width: Annotated[Number, Field(gt=0.0)] = 1.0
+    stem_stride: Positive = 1
 
 
 class ViTRecipe(Section):
-    """A plain vision transformer with fixed sine-cosine positions; see ``lightly_prg.models.ViT``."""
+    """A plain vision transformer with fixed sine-cosine positions; see ``lightly_prg.models.ViT``.
+
+    Attributes:
+        name: ``vit``.
+        patch_size: Side of a token in pixels.
+        width: Of a token.
+        depth: Transformer blocks.
+        heads: Of an attention.
+        mlp_ratio: Width of the hidden layer over that of a token.
+    """
 
     name: Literal["vit"] = "vit"
     patch_size: Positive = 4
@@ -85,18 +142,33 @@ class ViTRecipe(Section):
 
 
 class SimCLRRecipe(Section):
-    """SimCLR (arXiv 2002.05709), put together from Lightly's modules."""
+    """SimCLR (arXiv 2002.05709), put together from Lightly's modules.
+
+    Attributes:
+        name: ``simclr``.
+        backbone: The encoder.
+        projection: The head that the loss sees.
+        temperature: Of NT-Xent: 0.5 for small images and long training, 0.1 for ImageNet.
+        feature: Where the embedding is read.
+        augment: The two views.
+    """
 
     name: Literal["simclr"]
     backbone: ResNetRecipe = ResNetRecipe()
     projection: ProjectionRecipe = ProjectionRecipe()
-    temperature: Annotated[Number, Field(gt=0.0)] = 0.5  # 0.5 for small images and batches, 0.1 for ImageNet
+    temperature: Annotated[Number, Field(gt=0.0)] = 0.5
     feature: NetworkFeature = NetworkFeature()
     augment: ViewsRecipe = ViewsRecipe()
 
 
 class DecoderRecipe(Section):
-    """MAE's decoder, which is thrown away after pretraining."""
+    """MAE's decoder, which is thrown away after pretraining.
+
+    Attributes:
+        width: Of a token.
+        depth: Transformer blocks.
+        heads: Of an attention.
+    """
 
     width: Positive = 192
     depth: Positive = 4
@@ -104,33 +176,59 @@ class DecoderRecipe(Section):
 
 
 class MAERecipe(Section):
-    """Masked autoencoder (arXiv 2111.06377), put together from Lightly's modules."""
+    """Masked autoencoder (arXiv 2111.06377), put together from Lightly's modules.
+
+    Attributes:
+        name: ``mae``.
+        backbone: The encoder.
+        decoder: What reconstructs.
+        mask_ratio: Share of the tokens that is hidden.
+        normalize_target: Each patch to mean 0 and variance 1: the paper's better variant.
+        feature: Where the embedding is read.
+        augment: The one view.
+    """
 
     name: Literal["mae"]
     backbone: ViTRecipe = ViTRecipe()
     decoder: DecoderRecipe = DecoderRecipe()
     mask_ratio: Annotated[Number, Field(gt=0.0, lt=1.0)] = 0.75
-    normalize_target: bool = True  # each patch to mean 0 and variance 1: the paper's better variant
+    normalize_target: bool = True
     feature: NetworkFeature = NetworkFeature()
     augment: CropRecipe = CropRecipe()
 
 
 class PretrainedRecipe(Section):
-    """A network that was trained elsewhere; there is nothing left to train."""
+    """A network that was trained elsewhere; there is nothing left to train.
+
+    Attributes:
+        name: ``pretrained``.
+        source: ``timm:resnet18``, ``torchvision:resnet18``.
+        weights: ``default``: the library's own; ``none``: random; or a file.
+        resize: Images are enlarged to this side first; null: as they are.
+        feature: Where the embedding is read.
+    """
 
     name: Literal["pretrained"]
-    source: Annotated[str, Field(pattern=r"^(timm|torchvision):[\w.\-/]+$")]  # "timm:resnet18", "torchvision:resnet18"
-    weights: str = "default"  # "default": the library's own; a file: .safetensors or .pth; "none": random
-    resize: Positive | None = None  # images are enlarged to this side first; None: as they are
+    source: Annotated[str, Field(pattern=r"^(timm|torchvision):[\w.\-/]+$")]
+    weights: str = "default"
+    resize: Positive | None = None
     feature: NetworkFeature = NetworkFeature()
 
 
 class GeneratorRecipe(Section):
-    """A diffusion model that was trained elsewhere; there is nothing left to train."""
+    """A diffusion model that was trained elsewhere; there is nothing left to train.
+
+    Attributes:
+        name: ``generator``.
+        source: ``diffusers:FOLDER``, see ``lightly_prg.diffusers_folder``.
+        label: Of a class-conditional one: what every image is taken for.
+        ode: How the embedding's ODE is solved.
+        feature: Where the embedding is read.
+    """
 
     name: Literal["generator"]
-    source: Annotated[str, Field(pattern=r"^diffusers:.+$")]  # "diffusers:FOLDER", see lightly_prg.diffusers_folder
-    label: Annotated[Integer, Field(ge=0)] | None = None  # of a class-conditional one: what every image is taken for
+    source: Annotated[str, Field(pattern=r"^diffusers:.+$")]
+    label: Annotated[Integer, Field(ge=0)] | None = None
     ode: OdeSpec = OdeSpec(solver="ddim")
     feature: FeatureSpec = FeatureSpec(source="block", block="mid_block")
 

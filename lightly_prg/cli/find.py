@@ -54,6 +54,43 @@ def show_recipe(
     typer.echo(recipe.to_yaml() if resolved or name not in shipped else shipped[name], nl=False)
 
 
+@recipes_app.command("keys")
+def show_keys(
+    prefix: Annotated[
+        str | None, typer.Argument(metavar="[KEY]", help="A key or section, such as train or method.feature.")
+    ] = None,
+    comparison: Annotated[bool, typer.Option("--comparison", help="Of recipes for `lightly-prg compare`.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="As the page docs/recipes.md has it.")] = False,
+) -> None:
+    """Tell what may stand in a recipe: every key, what it takes, its default and what it does.
+
+    Examples:
+      lightly-prg recipes keys train
+
+      lightly-prg recipes keys method.auxiliary
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from lightly_prg.recipe import Recipe
+    from lightly_prg.recipe_comparison import ComparisonRecipe
+    from lightly_prg.recipe_keys import keys_below, recipe_keys, to_markdown
+
+    sections = recipe_keys(ComparisonRecipe if comparison else Recipe)
+    if prefix is not None:
+        sections = keys_below(prefix, sections)
+    if markdown:
+        typer.echo(to_markdown(sections), nl=False)
+        return
+    for section in sections:
+        table = Table("key", "takes", "default", "", box=None, pad_edge=False, title_justify="left")
+        table.title = f"[bold]{escape(section.title)}[/]: {escape(section.meaning)}"
+        for key in section.keys:
+            table.add_row(*(escape(text) for text in (key.name, key.takes, key.default, key.meaning)))
+        Console().print(table, "")
+
+
 @app.command(rich_help_panel=HELP)
 def doctor() -> None:
     """Tell what this machine has: versions, devices, faiss, and the precision that auto picks and why."""
