@@ -35,7 +35,7 @@ def test_override__another_backbone_drops_the_keys_of_the_old_one() -> None:
         ("train.epoch=3", ["'train.epoch'", "given: 3", "did you mean 'train.epochs'", "batch_size"]),
         ("method.backbone.chanels=8", ["'method.backbone.chanels'", "did you mean 'method.backbone.channels'"]),
         ("train.epochs=abc", ["train.epochs", "'abc'", "integer"]),
-        ("train.epochs=-1", ["train.epochs", "-1", "greater than or equal to 1"]),
+        ("train.epochs=-1", ["train.epochs", "-1", "greater than or equal to 0"]),
         ("train.epochs=true", ["train.epochs", "True", "number"]),
         ("train.epochs=2.5", ["train.epochs", "2.5"]),
         ("train.lr=.nan", ["train.lr", "nan", "finite"]),
