@@ -213,6 +213,12 @@ class FinetuneRecipe(Section):
     feature: dict[str, Any] | None = None
     ode: dict[str, Any] | None = None
 
+    @model_validator(mode="after")
+    def _beta_keeps_what_is_trained(self) -> FinetuneRecipe:
+        if self.mode == "head" and self.beta > 0.0:
+            raise ValueError("beta keeps the flow-matching loss of a network in training, and mode 'head' trains none")
+        return self
+
 
 class EvalRecipe(Section):
     """What a finished run is judged by.

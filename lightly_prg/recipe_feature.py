@@ -67,6 +67,8 @@ class OdeSpec(Section):
             raise ValueError(f"gradient 'reversible' needs a solver such as reversible_midpoint, not {self.solver!r}")
         if self.gradient == "adjoint" and reversible:
             raise ValueError(f"gradient 'adjoint' does not go with {self.solver}: take reversible, checkpoint or full")
+        if self.solver == "dopri5" and self.grid != "even":
+            raise ValueError("dopri5 chooses its own steps; grid 'quadratic' goes with solvers of fixed steps")
         return self
 
 

@@ -177,6 +177,12 @@ class TestTrain:
         (("sample", "runs/none"), "no run folder"),
         (("trajectory", "runs/none"), "no run folder"),
         (("recipes", "show", "quickstat"), "'quickstart'"),
+        (("knn", "runs/none", "--preset", "lightly", "--k", "5"), "--preset has its own k"),
+        (("linear", "runs/none", "--draws", "3"), "--draws goes with --labels"),
+        (("likelihood", "runs/none", "--exact", "--probes", "2"), "--exact draws no probes"),
+        (("evaluate", "runs/none", "--resize", "64"), "--weights, --resize and --out go with timm:NAME"),
+        (("train", "quickstart", "method.ode={solver: dopri5, grid: quadratic}"), "dopri5 chooses its own steps"),
+        (("train", "quickstart", "eval.finetune={mode: head, beta: 1}"), "mode 'head' trains none"),
     ],
 )
 def test_mistake__ends_in_a_sentence_and_exit_code_2(

@@ -143,6 +143,11 @@ def evaluate(
             bool(changes),
             "A run has its recipe already; KEY=VALUE goes with timm:NAME, torchvision:NAME and diffusers:FOLDER.",
         )
+        refuse(
+            (weights, resize, out) != ("default", None, None),
+            f"{source} is a run, which is judged as it is and where it lies; --weights, --resize and --out go with "
+            "timm:NAME, torchvision:NAME and diffusers:FOLDER.",
+        )
         evaluation = evaluation_of(Path(source), trust=trust)
     else:
         generator = source.startswith("diffusers:")

@@ -70,6 +70,7 @@ def knn(
     trust: TrustOption = False,
 ) -> None:
     """Judge the embeddings by weighted k-nearest neighbours on cosine similarity."""
+    refuse(preset is not None and (k, temperature) != (None, None), "--preset has its own k and temperature.")
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     result = evaluation.knn(
         encoder_name(encoder),
@@ -105,6 +106,7 @@ def linear(
     trust: TrustOption = False,
 ) -> None:
     """Judge the embeddings by logistic regression on frozen features."""
+    refuse(draws is not None and labels is None and not augment, "--draws goes with --labels.")
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     # A number that is not whole is refused where it is used.
     count = int(labels) if labels is not None and labels >= 1 and labels.is_integer() else labels

@@ -16,6 +16,7 @@ from lightly_prg.cli.common import (
     SplitOption,
     TrustOption,
     evaluation_of,
+    refuse,
     solver_name,
 )
 
@@ -35,9 +36,11 @@ def likelihood(
     ] = 12,
     solver: SolverOption = "rk4",
     probes: Annotated[
-        int,
-        typer.Option("--probes", min=1, help="Random probes of the divergence for each image; more, less noise."),
-    ] = 2,
+        int | None,
+        typer.Option(
+            "--probes", min=1, help="Random probes of the divergence for each image; more, less noise. Default: 2."
+        ),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="The exact divergence; costs a backward pass for each number of an image.")
     ] = False,
@@ -54,6 +57,7 @@ def likelihood(
 
       lightly-prg likelihood runs/quickstart --exact --max-images 16 --steps 20
     """
+    refuse(exact and probes is not None, "--exact draws no probes; leave --probes out.")
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     from lightly_prg.measurements.of_run import measure_likelihood
 
@@ -63,7 +67,7 @@ def likelihood(
         max_images=max_images,
         steps=steps,
         solver=solver_name(solver),
-        probes=probes,
+        probes=probes if probes is not None else 2,
         exact=exact,
     )
     errors = [
