@@ -83,6 +83,8 @@ def conditions_of(recipe: Recipe) -> Iterator[Condition]:
     yield Condition("validation", "data.validation_fraction", data.validation_fraction)
     yield Condition("train size", "data.train_size", data.train_size, "train_size")
     yield Condition("judged", "eval.split", recipe.eval.split)
+    if not recipe.is_trained_here:
+        return  # no image is augmented
     if isinstance(method, PRGRecipe | SimCLRRecipe | MAERecipe):
         yield Condition("flip", "method.augment.horizontal_flip", method.augment.horizontal_flip, "augment")
     if isinstance(method, PRGRecipe):
