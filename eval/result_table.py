@@ -64,31 +64,45 @@ def result_rows(run_dir: Path) -> list[ResultRow]:
     return build_rows(files, method=method_name(recipe, encoder), own_split=own_split(recipe), notes=notes)
 
 
+_COLUMNS_AT_MOST = 5
+"""Scores that fit beside each other into a terminal of 80 characters."""
+
+
 def format_table(rows: Sequence[ResultRow]) -> Table:
-    """Lays rows out for the terminal, the best accuracy of each column and split in bold."""
+    """Lays rows out for the terminal, the best accuracy of each score and split in bold.
+
+    An encoder is a row; a column where there are more scores than fit beside each other.
+    """
     splits = list(dict.fromkeys(row.split for row in rows))
-    title = f"Top-1 accuracy in %, {listed(splits)} split" if rows else "No results yet"
-    table = Table(title=Text(title))
-    table.add_column("", no_wrap=True)
-    if len(splits) > 1:
-        table.add_column("split", no_wrap=True)
-    columns = column_details(rows)
-    for column, detail in columns.items():
-        table.add_column(Text(f"{column}\n{detail}".strip()), justify="right")
-    for header in ("dim", "NFE", "images/s"):
-        table.add_column(header, justify="right")
-    for row in rows:
-        best = best_scores([other for other in rows if other.split == row.split])
-        cells = [row.name, row.split] if len(splits) > 1 else [row.name]
-        scores = []
-        for column in columns:
-            score = row.scores.get(column)
-            style = "bold" if score is not None and score.percent == best[column] else ""
-            text = _NOTHING if score is None else f"{score.percent} {score.spread}".strip()
-            scores.append(Text(text, style=style))
-        numbers = map(count, (row.embedding_dim, row.nfe, row.images_per_second))
-        table.add_row(*map(Text, cells), *scores, *map(Text, numbers))
+    scores = column_details(rows)
+    table = Table(title=Text(f"Top-1 accuracy in %, {listed(splits)} split" if rows else "No results yet"))
+    titles = [[row.name, row.split] if len(splits) > 1 else [row.name] for row in rows]
+    cells = [_cells(row, scores, [other for other in rows if other.split == row.split]) for row in rows]
+    names = [*(f"{score}\n{detail}".strip() for score, detail in scores.items()), "dim", "NFE", "images/s"]
+    table.add_column("", no_wrap=len(scores) <= _COLUMNS_AT_MOST)
+    if len(scores) <= _COLUMNS_AT_MOST:
+        if len(splits) > 1:
+            table.add_column("split", no_wrap=True)
+        for name in names:
+            table.add_column(Text(name), justify="right")
+        for title, line in zip(titles, cells, strict=True):
+            table.add_row(*map(Text, title), *line)
+        return table
+    for title in titles:
+        table.add_column(Text("\n".join(title)), justify="right")
+    for index, name in enumerate(names):
+        table.add_row(Text(name.replace("\n", ", ")), *(line[index] for line in cells))
     return table
+
+
+def _cells(row: ResultRow, scores: Iterable[str], others: Sequence[ResultRow]) -> list[Text]:
+    best = best_scores(others)
+    cells = []
+    for name in scores:
+        score = row.scores.get(name)
+        style = "bold" if score is not None and score.percent == best[name] else ""
+        cells.append(Text(_NOTHING if score is None else f"{score.percent} {score.spread}".strip(), style=style))
+    return cells + [Text(count(value)) for value in (row.embedding_dim, row.nfe, row.images_per_second)]
 
 
 def verdict(rows: Sequence[ResultRow]) -> str:

@@ -14,7 +14,8 @@ from PIL import Image
 from rich.console import Console
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.report import format_table, result_rows, verdict, write_report
+from lightly_prg.eval.report import ResultRow, format_table, result_rows, verdict, write_report
+from lightly_prg.eval.result_files import Score
 
 RECIPE = """
 name: quick
@@ -535,6 +536,25 @@ def test_table__has_a_column_for_several_splits(run: Path) -> None:
     assert len(table.columns) == 8
     assert list(map(str, table.columns[1].cells)) == ["test", "test", "test", "validation"]
     assert format_table([]).row_count == 0
+
+
+def test_many_scores__stand_below_each_other_in_80_characters(run: Path) -> None:
+    rows = [
+        ResultRow(
+            "run", "PRG", "test", {f"score {i}": Score(90.0 + i, detail="few labels") for i in range(6)}, 256, 5, 5123
+        ),
+        ResultRow("raw_pixels", "raw pixels", "test", {"score 0": Score(95.0, detail="few labels")}, 64, 0, 210000),
+    ]
+    console = Console(width=80, record=True, file=StringIO())
+    table = format_table(rows)
+    console.print(table)
+    lines = console.export_text(styles=False).splitlines()
+    assert max(map(len, lines)) <= 80
+    cells = [[cell.strip() for cell in line.split("\N{BOX DRAWINGS LIGHT VERTICAL}")[1:-1]] for line in lines]
+    assert ["score 0, few labels", "90.0", "95.0"] in cells
+    assert ["score 5, few labels", "95.0", "\N{EN DASH}"] in cells
+    assert ["dim", "256", "64"] in cells
+    assert ["bold" in str(cell.style) for cell in table.columns[2].cells][:2] == [True, False]
 
 
 def test_table__has_the_best_in_bold(run: Path) -> None:
