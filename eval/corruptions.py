@@ -92,16 +92,24 @@ def corrupt(images: Tensor, name: str, severity: int, *, generator: torch.Genera
         raise ValueError(
             f"Images are {images.dtype} of shape {tuple(images.shape)}; uint8 of shape (N, 1 or 3, S, S) is needed."
         )
-    height, width = images.shape[2:]
-    if height != width or height < _SMALLEST:
-        raise UserError(
-            f"The images have {height} x {width} pixels; corruptions need square ones of at least {_SMALLEST}."
-        )
+    check_size(*images.shape[2:])
     if len(images) == 0:
         return images.clone()
     function, constants = _PUBLISHED[name]
     corrupted = function(images.float() / 255, *constants[severity - 1], generator=generator)
     return cut_to_levels(corrupted)
+
+
+def check_size(height: int, width: int) -> None:
+    """Refuses images that are not square or too small.
+
+    Raises:
+        UserError: With their size.
+    """
+    if height != width or height < _SMALLEST:
+        raise UserError(
+            f"The images have {height} x {width} pixels; corruptions need square ones of at least {_SMALLEST}."
+        )
 
 
 def check_condition(name: str, severity: int) -> None:

@@ -22,6 +22,7 @@ from lightly_prg.eval import (
     fit_probe,
     result_to_dict,
 )
+from lightly_prg.eval.corruptions import check_size
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import file_crc32, read_json, replacing, write_json
@@ -270,6 +271,8 @@ def robustness(
 
     split = split if split is not None else evaluation.run.recipe.eval.split
     images = evaluation.images(split)
+    if folder is None:
+        check_size(images.image_size, images.image_size)  # before a probe is fitted
     classifier = classifier_of(evaluation, name)
     with evaluation.console.task("classifying corrupted images", 1) as update:
         result = evaluate_robustness(

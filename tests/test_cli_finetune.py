@@ -77,6 +77,15 @@ def test_recipe_with_a_fine_tuning__is_fine_tuned_by_its_training(
     assert (tmp_path / "run-finetuned" / "encoder.safetensors").stat().st_mtime_ns == weights
 
 
+def test_images_too_small_for_corruptions__are_told_before_a_probe_is_fitted(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightly_prg.classifier.classifier_of", lambda *_: pytest.fail("a probe was fitted"))
+    code, _, error = call(monkeypatch, capsys, "robustness", str(run), "--device", "cpu")
+    assert code == 2
+    assert "The images have 8 x 8 pixels; corruptions need square ones of at least 16." in error
+
+
 def test_folder_that_cannot_be_written__is_told_before_the_training(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_views__of_simclr_and_joint_prg_are_the_same_kind() -> None:
 def test_untrained_network__has_no_augmentation_to_compare() -> None:
     changes = ("method.augment.crop_min=0.5", "method.augment.horizontal_flip=true")
     check_comparable({"A": recipe("simclr"), "B": recipe("simclr", *changes, "train.epochs=0")})
-    with pytest.raises(UserError, match="data.train_size"):
+    with pytest.raises(UserError, match=r"data\.train_size"):
         check_comparable({"A": recipe(), "B": recipe("prg", "data.train_size=500", "train.epochs=0")})
 
 
