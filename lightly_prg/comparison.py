@@ -101,7 +101,10 @@ def compare(
                 "reference": recipe.reference or recipe.methods[0].label,
                 "seeds": list(recipe.seeds),
                 "budget": None if recipe.budget is None else recipe.budget.model_dump(mode="json"),
-                "promised": {method.label: recipe.promised(method) for method in recipe.methods},
+                "promised": {
+                    method.label: recipe.promised(method) if method.label in costs else None
+                    for method in recipe.methods
+                },
                 "costs": {
                     label: describe_cost(cost, steps=_steps(cells, label, data)) for label, cost in costs.items()
                 },

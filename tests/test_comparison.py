@@ -389,6 +389,8 @@ def test_untrained_network__costs_nothing_and_has_no_steps_to_take(
     assert (trained_facts["training_macs"] > 0, facts["training_macs"]) == (True, 0)
     rows = json.loads((folder / "table.json").read_text(encoding="utf-8"))["methods"]
     assert [row["label"] for row in rows] == ["trained", "as drawn"]
+    promised = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["promised"]
+    assert promised == {"trained": 1.0, "as drawn": None}
     content["methods"] = [drawn, {"label": "part", "recipe": recipe, "steps_of": "as drawn"}]
     with pytest.raises(UserError, match="'part' takes the steps of 'as drawn', which is not trained here"):
         compare(parse_comparison(json.dumps(content)), out=tmp_path / "other", data=splits)
