@@ -164,6 +164,7 @@ class TestTrain:
         (("train", "fashion_mnist_prg_cpu", "data.root=nowhere"), "nowhere"),
         (("train", "fashion_mnist_prg_cpu", "data.name=folder", "data.image_size=28", "data.root=nowhere"), "nowhere"),
         (("train", "quickstart", "train.batch_size=5000"), "train.batch_size is 5000"),
+        (("train", "quickstart", "train.batch_size=5000", "--dry-run"), "train.batch_size is 5000"),
         (("train", "quickstart", "method.backbone.multipliers=[1,1,1,1,1]"), "method.backbone"),
         (("train", "quickstart", "method.feature.block=midle"), "midle"),
         (("train", "quickstart", "method.ode.solver=eular"), "eular"),

@@ -18,7 +18,13 @@ from lightly_prg.recipe import Recipe
 
 
 def count_steps(num_images: int, *, batch_size: int, epochs: int, max_steps: int | None) -> int:
-    """Batches of a whole training."""
+    """Batches of a whole training.
+
+    Raises:
+        UserError: If the images are fewer than a batch.
+    """
+    if epochs and batch_size > num_images:
+        raise UserError(f"train.batch_size is {batch_size}, but there are {num_images} training images.")
     steps = num_images // batch_size * epochs
     return steps if max_steps is None else min(steps, max_steps)
 
@@ -91,10 +97,6 @@ class TrainingData(LightningDataModule):
         self.images = images
         self.recipe = recipe
         self.start = 0
-        if recipe.train.batch_size > len(images):
-            raise UserError(
-                f"train.batch_size is {recipe.train.batch_size}, but there are {len(images)} training images."
-            )
         self.steps_per_epoch = len(images) // recipe.train.batch_size
         self.total = count_steps(
             len(images),
