@@ -105,6 +105,7 @@ class TrainRecipe(Section):
         accelerator: Of Lightning: ``auto``, ``gpu``, ``cpu``, ``mps``.
         devices: How many.
         strategy: Of Lightning: ``auto`` or ``ddp``.
+        wandb: Project of Weights & Biases to which the training is logged as well; needs the extra ``wandb``.
     """
 
     epochs: Annotated[Integer, Field(ge=0)] = 200
@@ -128,6 +129,7 @@ class TrainRecipe(Section):
     accelerator: str = "auto"
     devices: Literal["auto"] | Positive = "auto"
     strategy: str = "auto"
+    wandb: str | None = None
 
 
 class KNNRecipe(Section):
@@ -309,6 +311,7 @@ _NOT_HASHED = (
     ("train", "accelerator"),
     ("train", "devices"),
     ("train", "strategy"),
+    ("train", "wandb"),
     ("train", "checkpoint_every"),
     ("train", "snapshots"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 
 from lightly_prg.console import Console
@@ -290,7 +292,7 @@ def _fit(
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         callbacks=[log, checkpoint, snapshots, *callbacks],
-        logger=_tensorboard(run) if is_first_process() else False,
+        logger=_loggers(run, recipe) if is_first_process() else False,
         log_every_n_steps=50,
         limit_val_batches=0,
         num_sanity_val_steps=0,
@@ -326,13 +328,27 @@ def _trainer(settings: TrainRecipe, **options: Any) -> pl.Trainer:
         raise UserError(f"Lightning cannot train with {asked}: {reason}.") from None
 
 
-def _tensorboard(run: Run) -> Any:
-    """TensorBoard's logger where it is installed; metrics.csv is written in any case."""
-    if find_spec("tensorboard") is None:
-        return False
-    from pytorch_lightning.loggers import TensorBoardLogger
-
-    return TensorBoardLogger(run.folder, name="", version="tensorboard")
+def _loggers(run: Run, recipe: Recipe) -> list[Logger]:
+    """TensorBoard's where it is installed, Weights & Biases' where it is asked for; metrics.csv is written anyway."""
+    loggers: list[Logger] = []
+    if find_spec("tensorboard") is not None:
+        loggers.append(TensorBoardLogger(run.folder, name="", version="tensorboard"))
+    if recipe.train.wandb is not None:
+        if find_spec("wandb") is None:
+            raise UserError("train.wandb needs Weights & Biases: pip install 'lightly-prg[wandb]'.")
+        # What a resumed run logs belongs to the curve that was begun.
+        place = f"{run.folder.resolve()} {recipe.sha256()}"
+        loggers.append(
+            WandbLogger(
+                project=recipe.train.wandb,
+                name=recipe.name,
+                id=hashlib.sha256(place.encode()).hexdigest()[:16],
+                resume="allow",
+                save_dir=run.folder,
+                config=recipe.model_dump(mode="json"),
+            )
+        )
+    return loggers
 
 
 @contextmanager
