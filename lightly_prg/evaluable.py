@@ -14,10 +14,13 @@ def check_evaluable(recipe: Recipe, data: Splits) -> None:
     """Refuses labels of which k-NN and the probes could make nothing. Images without labels are not judged at all.
 
     Raises:
-        UserError: If all training images are of one class, or one has fewer images than ``eval.few_shot`` draws.
+        UserError: If all training images are of one class, one has fewer images than ``eval.few_shot`` draws, or there
+            are no labels to fine-tune on.
     """
     settings = recipe.eval
     labels = data.train.labels[data.train.labels >= 0].numpy()
+    if len(labels) == 0 and settings.finetune is not None:
+        raise UserError("eval.finetune needs labels, and the training images have none: leave it out (=null).")
     if len(labels) == 0 or not any((settings.knn, settings.linear, settings.few_shot)):
         return
     if (labels == labels[0]).all():

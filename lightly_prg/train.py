@@ -30,6 +30,7 @@ from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
+from lightly_prg.rereading import reread
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, PlainFiles, read_checkpoint
@@ -85,6 +86,8 @@ def train(
         return _adopt(run, recipe, data, overwrite=overwrite, trust=trust, init_from=init_from)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
+    if recipe.eval.finetune is not None:
+        reread(module.encoder(), feature=recipe.eval.finetune.feature, ode=recipe.eval.finetune.ode)
     start = _describe_start(recipe, init_from)
     described = describe_splits(recipe, data)
     if not first:

@@ -135,6 +135,17 @@ def test_folder__with_fewer_images_than_the_few_labels_drawn(
     assert not (tmp_path / "run").exists()
 
 
+def test_images_without_labels__are_not_fine_tuned_on(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder({"": 60})
+    asked = ["eval.finetune={labels: 2}", "--out", str(tmp_path / "run")]
+    code, err = train(monkeypatch, capsys, f"data.root={root}", *asked)
+    assert code == 2, err
+    assert err.strip().splitlines()[-1].startswith("Error: eval.finetune needs labels")
+    assert not (tmp_path / "run").exists()
+
+
 def test_jpeg_that_declares_a_huge_image__is_refused_before_room_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

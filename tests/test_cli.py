@@ -184,6 +184,8 @@ class TestTrain:
         (("evaluate", "runs/none", "--resize", "64"), "--weights, --resize and --out go with timm:NAME"),
         (("train", "quickstart", "method.ode={solver: dopri5, grid: quadratic}"), "dopri5 chooses its own steps"),
         (("train", "quickstart", "eval.finetune={mode: head, beta: 1}"), "mode 'head' trains none"),
+        (("train", "quickstart", "eval.finetune={feature: {block: midle}}"), "midle"),
+        (("train", "quickstart", "eval.finetune={ode: {stpes: 2}}"), "did you mean 'steps'"),
     ],
 )
 def test_mistake__ends_in_a_sentence_and_exit_code_2(
