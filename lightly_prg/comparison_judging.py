@@ -125,6 +125,7 @@ class Judge:
             criterion=self.scanning.criterion,
             max_images=self.scanning.images,
             write=True,
+            label_free=False,
         )
         result = result_to_dict(found)
         kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")

@@ -56,7 +56,7 @@ class ScanResult:
         standard_error: Of the chosen cell's accuracy, in points, by the number of judged images; None without labels.
         rank_correlation: Spearman's over the cells, of each criterion without labels (and of the number of dimensions)
             with the accuracies; see ``rank_correlations``.
-        label_free_choice: The cell that each criterion without labels puts first.
+        label_free_choice: The cell that each criterion without labels puts first; empty where none was measured.
         verdict: Whether they predict the accuracy, in words; None without labels.
         judged_on: ``validation``, or ``train`` where a tenth of the training images had to serve; None without labels.
         num_train: Training images in the bank.
@@ -106,6 +106,7 @@ def scan(
     noised: bool = False,
     write: bool = False,
     encoder: Literal["run", "random_network"] = "run",
+    label_free: bool = True,
     memory_budget: int = MEMORY_BUDGET,
 ) -> ScanResult:
     """Judges every block, state, velocity and denoised image at every tau; writes eval/scan.json and figures/scan.png.
@@ -136,6 +137,8 @@ def scan(
             Such a feature is random and cannot be stored.
         write: Store the choice in recipe.yaml and encoder.json. Results with the former feature are moved aside.
         encoder: ``random_network`` scans the run's network with fresh weights; it can not be stored and is not drawn.
+        label_free: Whether the criteria without labels are measured where another one ranks: they take half of the time
+            of long features.
         memory_budget: Bytes of features to hold; where they would take more, the images are read several times.
 
     Raises:
@@ -151,16 +154,19 @@ def scan(
     images = images_of(evaluation.splits, max_images, seed=evaluation.run.recipe.seed)
     labelled = images.judged is not None
     criterion = _checked_criterion(criterion, labelled=labelled)
+    label_free = label_free or criterion in LABEL_FREE
     groups = groups_of(grid, images.count, memory_budget)
     if len(groups) > 1:
         evaluation.console.say(
             f"All features together exceed {memory_budget / 2**30:.2g} GiB: the images are read {len(groups)} times."
         )
     start = time.perf_counter()
-    cells, best, judging = _judged(evaluation, grid, groups, images, ranking(criterion), keep_best=write)
+    cells, best, judging = _judged(
+        evaluation, grid, groups, images, ranking(criterion), label_free=label_free, keep_best=write
+    )
     by = criterion if criterion in ACCURACIES else "linear"
-    choices: dict[str, ScannedCell] = {name: min(cells, key=ranking(name)) for name in LABEL_FREE}
-    correlations = rank_correlations(cells) if labelled else {}
+    choices: dict[str, ScannedCell] = {name: min(cells, key=ranking(name)) for name in LABEL_FREE if label_free}
+    correlations = rank_correlations(cells) if labelled and label_free else {}
     result = ScanResult(
         cells=tuple(sorted(cells, key=ranking(criterion))),
         chosen=min(cells, key=ranking(criterion)),
@@ -168,7 +174,7 @@ def scan(
         standard_error=_standard_error(min(cells, key=ranking(criterion)).score(by), images),
         rank_correlation=correlations,
         label_free_choice=choices,
-        verdict=verdict(correlations, choices, min(cells, key=ranking(by)), by, len(cells)) if labelled else None,
+        verdict=verdict(correlations, choices, min(cells, key=ranking(by)), by, len(cells)) if correlations else None,
         judged_on=images.judged_on,
         num_train=len(images.bank),
         num_judged=len(images.judged) if images.judged is not None else 0,
@@ -192,7 +198,7 @@ def scan(
     )
     if best is not None:
         evaluation, written = write_choice(evaluation, best.cell)
-        again = _judge_again(evaluation, best, images)
+        again = _judge_again(evaluation, best, images, label_free=label_free)
         result = replace(result, written={**written, **again})
     content = {
         "encoder": encoder,
@@ -244,6 +250,7 @@ def _judged(
     images: ScanImages,
     key: Callable[[ScannedCell], tuple[float, ...]],
     *,
+    label_free: bool,
     keep_best: bool,
 ) -> tuple[list[ScannedCell], CellFeatures | None, float]:
     """Every cell, the features of the best if they are wanted, and the seconds that judging took."""
@@ -257,7 +264,7 @@ def _judged(
         start = time.perf_counter()
         with evaluation.console.task("judging features", count, done=len(cells)) as update:
             for each in features:
-                cells.append(_judge(evaluation, each, images))
+                cells.append(_judge(evaluation, each, images, label_free=label_free))
                 if keep_best and min(cells, key=key) is cells[-1]:
                     best = copied(each)
                 update(len(cells), note=f"{cells[-1].name} {cells[-1].position}")
@@ -266,9 +273,9 @@ def _judged(
     return cells, best, seconds
 
 
-def _judge(evaluation: Evaluation, features: CellFeatures, images: ScanImages) -> ScannedCell:
+def _judge(evaluation: Evaluation, features: CellFeatures, images: ScanImages, *, label_free: bool) -> ScannedCell:
     seed, classes = evaluation.run.recipe.seed, images.bank.num_classes
-    return judge(features, seed=seed, num_classes=classes, device=str(evaluation.target))
+    return judge(features, seed=seed, num_classes=classes, device=str(evaluation.target), label_free=label_free)
 
 
 def _embedding(evaluation: Evaluation) -> dict[str, Any]:
@@ -281,12 +288,14 @@ def _embedding(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _judge_again(evaluation: Evaluation, scanned: CellFeatures, images: ScanImages) -> dict[str, Any]:
+def _judge_again(
+    evaluation: Evaluation, scanned: CellFeatures, images: ScanImages, *, label_free: bool
+) -> dict[str, Any]:
     """What the encoder gives that was stored: its scores, and how far its features are from those of the scan."""
     options = _embedding(evaluation)
     bank = embed(evaluation.trained, images.bank, **options)
     judged = embed(evaluation.trained, images.judged, **options) if images.judged is not None else None
-    again = _judge(evaluation, CellFeatures(scanned.cell, bank, judged), images)
+    again = _judge(evaluation, CellFeatures(scanned.cell, bank, judged), images, label_free=label_free)
     largest = float(np.abs(bank.features - scanned.bank.features).max())
     return {
         "knn": again.knn,

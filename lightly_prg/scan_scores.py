@@ -40,8 +40,8 @@ class ScannedCell:
         nfe: Network evaluations where it is read alone.
         knn: Top-1 of k-NN with k = 20, in percent; None without labels.
         linear: Top-1 of a linear probe (four penalties), in percent; None without labels.
-        rankme: RankMe of the training features.
-        alpha_req: alpha-ReQ of the training features; None where there are too few directions for it.
+        rankme: RankMe of the training features; None where the criteria without labels were left out.
+        alpha_req: alpha-ReQ of the training features; None likewise, and where there are too few directions for it.
     """
 
     source: str
@@ -54,7 +54,7 @@ class ScannedCell:
     nfe: float
     knn: float | None
     linear: float | None
-    rankme: float
+    rankme: float | None
     alpha_req: float | None
 
     @property
@@ -78,8 +78,8 @@ class ScannedCell:
         return closeness_to_one(value) if criterion == "alpha_req" else value
 
 
-def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str) -> ScannedCell:
-    """Judges one cell: k-NN and a linear probe where there are labels, and the criteria without labels.
+def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str, label_free: bool = True) -> ScannedCell:
+    """Judges one cell: k-NN and a linear probe where there are labels, and unless left out the criteria without labels.
 
     The penalty of the probe is chosen on a tenth of the training images, never on those that are judged.
     """
@@ -102,8 +102,8 @@ def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str) -
         nfe=bank.nfe,
         knn=knn,
         linear=linear,
-        rankme=rankme(bank.features),
-        alpha_req=alpha_req(bank.features),
+        rankme=rankme(bank.features) if label_free else None,
+        alpha_req=alpha_req(bank.features) if label_free else None,
     )
 
 

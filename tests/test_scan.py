@@ -161,6 +161,17 @@ class TestScan:
         with pytest.raises(UserError, match="coarser pool"):
             scan(evaluation, **QUICK, memory_budget=row - 1)
 
+    def test_criteria_without_labels__may_be_left_out_where_they_rank_nothing(self, evaluation: Evaluation) -> None:
+        options: dict[str, Any] = {"taus": [0.1], "blocks": ["middle", "up.0"], "criterion": "both"}
+        whole, quick = scan(evaluation, **options), scan(evaluation, **options, label_free=False)
+        assert [(cell.name, cell.knn, cell.linear) for cell in quick.cells] == [
+            (cell.name, cell.knn, cell.linear) for cell in whole.cells
+        ]
+        assert {(cell.rankme, cell.alpha_req) for cell in quick.cells} == {(None, None)}
+        assert (quick.label_free_choice, quick.verdict) == ({}, None)
+        assert whole.chosen.rankme is not None
+        assert scan(evaluation, **{**options, "criterion": "rankme"}, label_free=False).chosen.rankme is not None
+
     def test_no_labels__are_ranked_by_rankme(self, prg_run: Path, tmp_path: Path) -> None:
         evaluation = evaluation_of(prg_run, tmp_path, labelled=False)
         result = scan(evaluation, **QUICK)
