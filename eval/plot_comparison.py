@@ -74,8 +74,9 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         if handles:
+            labels = [row.label for row in rows if row.label in handles]
             figure.legend(
-                list(handles.values()), list(handles), loc="outside upper left", ncols=min(len(handles), 4),
+                [handles[label] for label in labels], labels, loc="outside upper left", ncols=min(len(labels), 4),
                 frameon=False, labelcolor=theme.text, fontsize=11,
             )  # fmt: skip
         return figure
@@ -95,7 +96,12 @@ def _price_axis(axes: Axes, prices: Sequence[float]) -> None:
     else:
         axes.set_xlim(0, 1.25 * max(prices))
         axes.locator_params(axis="x", nbins=5)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown_cost(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _short(value: float) -> str:
+    """``50 k`` in place of ``50,000``, which would run into its neighbour."""
+    return f"{value / 1000:g} k" if 10_000 <= value < 1_000_000 else shown_cost(value)
 
 
 def plot_learning_curves(comparison: Comparison, path: Path) -> None:
