@@ -84,6 +84,9 @@ def compare(
         for cell in cells:
             check_run(cell, scanned=recipe.scan, images=images)
         write_text(folder / "comparison.yaml", recipe.to_yaml())
+        scanning = Scanning(
+            recipe.scan_taus, recipe.scan_pools, recipe.scan_images, recipe.scan_finalists, recipe.scan_final_images
+        )
         work = Work(
             folder=folder,
             judge=Judge(
@@ -92,7 +95,7 @@ def compare(
                 images,
                 trust,
                 console,
-                Scanning(recipe.scan_taus, recipe.scan_pools, recipe.scan_images) if recipe.scan else None,
+                scanning if recipe.scan else None,
             ),
             facts={
                 "name": recipe.name,
@@ -112,6 +115,8 @@ def compare(
                 "scan_taus": recipe.scan_taus,
                 "scan_pools": recipe.scan_pools,
                 "scan_images": recipe.scan_images,
+                "scan_finalists": recipe.scan_finalists,
+                "scan_final_images": recipe.scan_final_images,
                 "may_differ": list(recipe.may_differ),
             },
             train=lambda cell: trained(

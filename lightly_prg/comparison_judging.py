@@ -64,12 +64,16 @@ class Scanning:
         taus: Positions on the path of a flow; None: those of ``lightly-prg scan``.
         pools: How activations are pooled.
         images: At most so many training, and so many validation images.
+        finalists: So many of the best are judged again on more images.
+        final_images: At most so many of each kind then.
         criterion: What ranks the features. One feature serves all evaluators, so that both accuracies count.
     """
 
     taus: tuple[float, ...] | None
     pools: tuple[str, ...]
     images: int
+    finalists: int
+    final_images: int
     criterion: str = "both"
 
     def request(self) -> dict[str, Any]:
@@ -125,7 +129,9 @@ class Judge:
             criterion=self.scanning.criterion,
             max_images=self.scanning.images,
             write=True,
-            label_free=False,
+            finalists=self.scanning.finalists,
+            final_images=self.scanning.final_images,
+            quick=True,
         )
         result = result_to_dict(found)
         kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")

@@ -158,6 +158,9 @@ class ComparisonRecipe(Section):
             bound what an embedding costs: the scan also offers the features of all its positions together.
         scan_pools: How the scan pools activations, the same for every method: more positions give longer features.
         scan_images: The scan judges by at most so many validation images, from as many training images.
+        scan_finalists: So many of the best features are judged again on more images, and the best of them is taken; 0:
+            the first judgement decides.
+        scan_final_images: At most so many of each kind for the finalists.
         split: What is judged. A scan chooses on validation images, so that it needs the test images for its result.
         batch_size: Of embedding.
         may_differ: What methods may differ in although a comparison needs it equal: what it is about.
@@ -176,6 +179,8 @@ class ComparisonRecipe(Section):
     scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
     scan_pools: Annotated[tuple[Pool, ...], Field(min_length=1)] = ("mean", "grid:2")
     scan_images: Positive = 3000
+    scan_finalists: Annotated[Integer, Field(ge=0)] = 0
+    scan_final_images: Positive = 10_000
     split: Literal["validation", "test"] = "validation"
     batch_size: Positive = 250
     may_differ: tuple[Literal["augment", "train_size"], ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from lightly_prg.scan_features import (
     copied,
     groups_of,
     images_of,
+    part_of,
     read_group,
     rows_of,
     taus_of,
@@ -34,7 +35,9 @@ from lightly_prg.scan_scores import (
     SCAN_ITERATIONS,
     SCAN_K,
     SCAN_PENALTIES,
+    Identity,
     ScannedCell,
+    identity,
     judge,
     rank_correlations,
     ranking,
@@ -43,6 +46,7 @@ from lightly_prg.scan_scores import (
 from lightly_prg.scan_write import check_writable, write_choice
 
 MAX_IMAGES = 2000
+FINAL_IMAGES = 10_000
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class ScanResult:
 
     Attributes:
         cells: Best first.
-        chosen: The first of them.
+        finals: The first of them, judged again on more images, best first; empty where that was not asked for.
+        chosen: The first of ``finals``, or else of ``cells``.
         criterion: What ranked them: ``linear``, ``knn``, ``both`` (their mean), ``rankme`` or ``alpha_req``.
         standard_error: Of the chosen cell's accuracy, in points, by the number of judged images; None without labels.
         rank_correlation: Spearman's over the cells, of each criterion without labels (and of the number of dimensions)
@@ -73,6 +78,7 @@ class ScanResult:
     """
 
     cells: tuple[ScannedCell, ...]
+    finals: tuple[ScannedCell, ...]
     chosen: ScannedCell
     criterion: str
     standard_error: float | None
@@ -106,7 +112,9 @@ def scan(
     noised: bool = False,
     write: bool = False,
     encoder: Literal["run", "random_network"] = "run",
-    label_free: bool = True,
+    finalists: int = 0,
+    final_images: int = FINAL_IMAGES,
+    quick: bool = False,
     memory_budget: int = MEMORY_BUDGET,
 ) -> ScanResult:
     """Judges every block, state, velocity and denoised image at every tau; writes eval/scan.json and figures/scan.png.
@@ -137,16 +145,24 @@ def scan(
             Such a feature is random and cannot be stored.
         write: Store the choice in recipe.yaml and encoder.json. Results with the former feature are moved aside.
         encoder: ``random_network`` scans the run's network with fresh weights; it can not be stored and is not drawn.
-        label_free: Whether the criteria without labels are measured where another one ranks: they take half of the time
-            of long features.
+        finalists: So many of the best cells are judged again on more images, and the best of them is chosen: what leads
+            with few training images, short features for example, need not lead with many. 0 for none.
+        final_images: At most so many training, and so many judged images, for the finalists.
+        quick: Do what the choice needs alone: criteria without labels are not measured where another one ranks (they
+            take half of the time of long features), and what is stored is not measured anew.
         memory_budget: Bytes of features to hold; where they would take more, the images are read several times.
 
     Raises:
         UserError: If an option does not fit the run, or the images have no labels and the criterion needs them.
     """
     grid = _grid(evaluation, evaluation.encoder(encoder), blocks, taus, sources, pools, steps, noised)
-    if max_images < 1:
-        raise UserError(f"max_images is {max_images}; at least 1 is needed.")
+    for option, value, least in (
+        ("max_images", max_images, 1),
+        ("finalists", finalists, 0),
+        ("final_images", final_images, 1),
+    ):
+        if value < least:
+            raise UserError(f"{option} is {value}; at least {least} is needed.")
     if write and encoder != "run":
         raise UserError(f"A feature that was chosen for {encoder} is not stored for the run.")
     if write:
@@ -154,24 +170,43 @@ def scan(
     images = images_of(evaluation.splits, max_images, seed=evaluation.run.recipe.seed)
     labelled = images.judged is not None
     criterion = _checked_criterion(criterion, labelled=labelled)
-    label_free = label_free or criterion in LABEL_FREE
+    label_free = not quick or criterion in LABEL_FREE
     groups = groups_of(grid, images.count, memory_budget)
     if len(groups) > 1:
         evaluation.console.say(
             f"All features together exceed {memory_budget / 2**30:.2g} GiB: the images are read {len(groups)} times."
         )
     start = time.perf_counter()
-    cells, best, judging = _judged(
-        evaluation, grid, groups, images, ranking(criterion), label_free=label_free, keep_best=write
-    )
+    key = ranking(criterion)
+    cells, best, judging = _judged(evaluation, grid, groups, images, key, label_free=label_free, keep_best=write)
+    finals: list[ScannedCell] = []
+    deciding = images
+    if finalists:
+        deciding = images_of(evaluation.splits, final_images, seed=evaluation.run.recipe.seed)
+        wanted = {identity(cell) for cell in sorted(cells, key=key)[:finalists]}
+        rows = [row for row in grid.rows if any((row.source, row.block, row.pool) == name[:3] for name in wanted)]
+        grid_of_finals = part_of(grid, rows)
+        finals, best, again = _judged(
+            evaluation,
+            grid_of_finals,
+            groups_of(grid_of_finals, deciding.count, memory_budget),
+            deciding,
+            key,
+            only=wanted,
+            label_free=label_free,
+            keep_best=write,
+        )
+        judging += again
+    chosen = min(finals or cells, key=key)
     by = criterion if criterion in ACCURACIES else "linear"
     choices: dict[str, ScannedCell] = {name: min(cells, key=ranking(name)) for name in LABEL_FREE if label_free}
     correlations = rank_correlations(cells) if labelled and label_free else {}
     result = ScanResult(
-        cells=tuple(sorted(cells, key=ranking(criterion))),
-        chosen=min(cells, key=ranking(criterion)),
+        cells=tuple(sorted(cells, key=key)),
+        finals=tuple(sorted(finals, key=key)),
+        chosen=chosen,
         criterion=criterion,
-        standard_error=_standard_error(min(cells, key=ranking(criterion)).score(by), images),
+        standard_error=_standard_error(chosen.score(by), deciding),
         rank_correlation=correlations,
         label_free_choice=choices,
         verdict=verdict(correlations, choices, min(cells, key=ranking(by)), by, len(cells)) if correlations else None,
@@ -190,6 +225,7 @@ def scan(
             "steps": grid.steps,
             "noised": noised,
             "max_images": max_images,
+            **({"finalists": finalists, "final_images": final_images} if finalists else {}),
             "k": SCAN_K,
             "penalties": list(SCAN_PENALTIES),
             "max_iterations": SCAN_ITERATIONS,
@@ -198,8 +234,9 @@ def scan(
     )
     if best is not None:
         evaluation, written = write_choice(evaluation, best.cell)
-        again = _judge_again(evaluation, best, images, label_free=label_free)
-        result = replace(result, written={**written, **again})
+        if not quick:
+            written |= _judge_again(evaluation, best, deciding, label_free=label_free)
+        result = replace(result, written=written)
     content = {
         "encoder": encoder,
         "split": images.judged_on if images.judged_on is not None else "train",
@@ -250,13 +287,14 @@ def _judged(
     images: ScanImages,
     key: Callable[[ScannedCell], tuple[float, ...]],
     *,
+    only: Collection[Identity] = (),
     label_free: bool,
     keep_best: bool,
 ) -> tuple[list[ScannedCell], CellFeatures | None, float]:
-    """Every cell, the features of the best if they are wanted, and the seconds that judging took."""
+    """Every cell, or some of them; the features of the best if they are wanted; the seconds that judging took."""
     cells: list[ScannedCell] = []
     best: CellFeatures | None = None
-    seconds, count = 0.0, len(grid.cells)
+    seconds, count = 0.0, len(only or grid.cells)
     for number, rows in enumerate(groups):
         title = f"reading {count} features" + (f", part {number + 1} of {len(groups)}" if len(groups) > 1 else "")
         with evaluation.console.task(title, images.count) as update:
@@ -264,6 +302,9 @@ def _judged(
         start = time.perf_counter()
         with evaluation.console.task("judging features", count, done=len(cells)) as update:
             for each in features:
+                row = each.cell.row
+                if only and (row.source, row.block, row.pool, each.cell.taus) not in only:
+                    continue
                 cells.append(_judge(evaluation, each, images, label_free=label_free))
                 if keep_best and min(cells, key=key) is cells[-1]:
                     best = copied(each)

@@ -198,6 +198,13 @@ def groups_of(grid: GridEncoder, images: int, budget: int) -> list[tuple[Row, ..
     return groups
 
 
+def part_of(grid: GridEncoder, rows: Sequence[Row]) -> GridEncoder:
+    """The grid of some of its rows, which are read as in the whole."""
+    if tuple(rows) == grid.rows:
+        return grid
+    return GridEncoder(grid.encoder, rows, taus=grid.taus, steps=grid.steps or None, noised=grid.noised, seed=grid.seed)
+
+
 def read_group(
     grid: GridEncoder,
     rows: Sequence[Row],
@@ -215,11 +222,7 @@ def read_group(
         progress: Called with the number of images read.
         options: Of ``embed``: batch size, device, precision, workers.
     """
-    part = grid
-    if tuple(rows) != grid.rows:
-        part = GridEncoder(
-            grid.encoder, rows, taus=grid.taus, steps=grid.steps or None, noised=grid.noised, seed=grid.seed
-        )
+    part = part_of(grid, rows)
 
     def read(chosen: ImageSet, before: int) -> Embeddings:
         return embed(part, chosen, progress=lambda done, _: progress and progress(before + done), **options)

@@ -78,6 +78,14 @@ class ScannedCell:
         return closeness_to_one(value) if criterion == "alpha_req" else value
 
 
+Identity = tuple[str, str | None, str, tuple[float, ...]]
+
+
+def identity(cell: ScannedCell) -> Identity:
+    """What tells a cell from the others of its scan: source, block, pool and positions."""
+    return cell.source, cell.block, cell.pool, cell.tau
+
+
 def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str, label_free: bool = True) -> ScannedCell:
     """Judges one cell: k-NN and a linear probe where there are labels, and unless left out the criteria without labels.
 

@@ -30,7 +30,7 @@ from lightly_prg.recipe import FeatureSpec, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
 from lightly_prg.scan_features import groups_of, images_of, rows_of
-from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, rank_correlations, ranking, verdict
+from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, identity, rank_correlations, ranking, verdict
 from lightly_prg.train import train
 
 METHODS = {
@@ -161,16 +161,37 @@ class TestScan:
         with pytest.raises(UserError, match="coarser pool"):
             scan(evaluation, **QUICK, memory_budget=row - 1)
 
+    def test_finalists__are_the_best_judged_again_on_more_images(self, evaluation: Evaluation) -> None:
+        options: dict[str, Any] = {"taus": [0.1, 0.3], "criterion": "both", "quick": True}
+        first = scan(evaluation, **options, max_images=8)
+        more = scan(evaluation, **options, max_images=40)
+        found = scan(evaluation, **options, max_images=8, finalists=3, final_images=40, write=True)
+        assert found.cells == first.cells
+        assert {identity(cell) for cell in found.finals} == {identity(cell) for cell in first.cells[:3]}
+        by_name = {identity(cell): cell for cell in more.cells}
+        assert all(cell == by_name[identity(cell)] for cell in found.finals)
+        scores = [cell.both for cell in found.finals]
+        assert scores == sorted(scores, reverse=True)
+        assert found.chosen == found.finals[0]
+        feature = evaluation.run.__class__.open(evaluation.run.folder).recipe.method.feature
+        assert (feature.source, feature.pool) == (found.chosen.source, found.chosen.pool)
+        assert first.finals == ()
+        with pytest.raises(UserError, match="finalists is -1; at least 0"):
+            scan(evaluation, **options, finalists=-1)
+
     def test_criteria_without_labels__may_be_left_out_where_they_rank_nothing(self, evaluation: Evaluation) -> None:
         options: dict[str, Any] = {"taus": [0.1], "blocks": ["middle", "up.0"], "criterion": "both"}
-        whole, quick = scan(evaluation, **options), scan(evaluation, **options, label_free=False)
+        whole, quick = scan(evaluation, **options), scan(evaluation, **options, quick=True)
         assert [(cell.name, cell.knn, cell.linear) for cell in quick.cells] == [
             (cell.name, cell.knn, cell.linear) for cell in whole.cells
         ]
         assert {(cell.rankme, cell.alpha_req) for cell in quick.cells} == {(None, None)}
         assert (quick.label_free_choice, quick.verdict) == ({}, None)
         assert whole.chosen.rankme is not None
-        assert scan(evaluation, **{**options, "criterion": "rankme"}, label_free=False).chosen.rankme is not None
+        assert scan(evaluation, **{**options, "criterion": "rankme"}, quick=True).chosen.rankme is not None
+        written = scan(evaluation, **options, quick=True, write=True).written
+        assert written is not None
+        assert "knn" not in written
 
     def test_no_labels__are_ranked_by_rankme(self, prg_run: Path, tmp_path: Path) -> None:
         evaluation = evaluation_of(prg_run, tmp_path, labelled=False)
@@ -435,13 +456,14 @@ class TestCommand:
     ) -> None:
         folder = str(shutil.copytree(prg_run, tmp_path / "run"))
         options = ["--block", "middle", "--block", "stem", "--tau", "0.25", "--tau", "0.5", "--pool", "mean"]
-        options += ["--top", "3", "--device", "cpu", "--write"]
+        options += ["--top", "3", "--device", "cpu", "--write", "--finalists", "2", "--final-images", "40"]
         text = self.invoke(monkeypatch, [folder, *options])
         assert "6 features by linear: bank of 48 training images, 12 images of validation judged" in text
         assert "Without labels: the rank correlation with linear accuracy over 6 cells" in text
         assert "Written:" in text
         table = [line for line in text.splitlines() if line.startswith(("middle ", "stem "))]
-        assert len(table) == 3
+        assert len(table) == 3 + 2
+        assert "judged again on at most 40 images of each kind" in text
         assert json.loads((Path(folder) / "eval/scan.json").read_text())["written"]["feature"]["pool"] == "mean"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +52,12 @@ def scan(
     max_images: Annotated[
         int, typer.Option("--max-images", min=1, help="At most so many training and so many validation images.")
     ] = 2000,
+    finalists: Annotated[
+        int, typer.Option("--finalists", min=0, help="So many of the best are judged again on more images.")
+    ] = 0,
+    final_images: Annotated[
+        int, typer.Option("--final-images", min=1, help="At most so many of each kind for the finalists.")
+    ] = 10_000,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -95,6 +102,8 @@ def scan(
         pools=tuple(pool or ()),
         criterion=criterion,
         max_images=max_images,
+        finalists=finalists,
+        final_images=final_images,
         steps=steps,
         noised=noised,
         write=write,
@@ -102,11 +111,10 @@ def scan(
     _print(evaluation, result, top)
 
 
-def _print(evaluation: Any, result: Any, top: int) -> None:
+def _table(cells: Sequence[Any]) -> Any:
     from rich.table import Table
 
-    say = evaluation.console.say
-    has_tau = any(cell.tau for cell in result.cells)
+    has_tau = any(cell.tau for cell in cells)
     titles = ["feature", *(["tau"] if has_tau else []), "pool", "D", "NFE"]
     table = Table(*titles, "k-NN", "linear", "RankMe", "alpha-ReQ", box=None, pad_edge=False)
     for column in table.columns[len(titles) - 2 :]:
@@ -115,7 +123,7 @@ def _print(evaluation: Any, result: Any, top: int) -> None:
     def number(value: float | None, digits: int = 1) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    for cell in result.cells[:top]:
+    for cell in cells:
         table.add_row(
             cell.name,
             *([cell.position] if has_tau else []),
@@ -127,13 +135,21 @@ def _print(evaluation: Any, result: Any, top: int) -> None:
             number(cell.rankme),
             number(cell.alpha_req, 2),
         )
+    return table
+
+
+def _print(evaluation: Any, result: Any, top: int) -> None:
+    say = evaluation.console.say
     judged = f", {result.num_judged} images of {result.judged_on} judged" if result.judged_on else ", without labels"
     say(
         f"{len(result.cells)} features by {result.criterion}: bank of {result.num_train} training images{judged}; "
         f"{result.nfe:g} NFE an image for all of them, {result.seconds_reading:.0f} s to read, "
         f"{result.seconds_judging:.0f} s to judge"
     )
-    say(table)
+    say(_table(result.cells[:top]))
+    if result.finals:
+        say(f"The best of them, judged again on at most {result.options['final_images']:,} images of each kind:")
+        say(_table(result.finals))
     if result.standard_error is not None:
         say(
             f"Standard error of the best accuracy {result.standard_error:.1f} points: closer features are not told "
