@@ -46,9 +46,7 @@ def test_without_epochs__the_network_is_drawn_by_the_seed_and_moves_images(tmp_p
 
 
 def test_without_epochs__a_start_keeps_its_weights(tmp_path: Path) -> None:
-    start = made(
-        tmp_path / "start", "train.max_steps=1"
-    )  # after which some weights are still the zeros they began with
+    start = made(tmp_path / "start", "train.max_steps=1")  # some weights are zeros still
     run = made(tmp_path / "again", "train.epochs=0", init_from=start.folder)
     weights, kept = (load(folder).network.state_dict() for folder in (start.folder, run.folder))
     assert any(not weight.any() for name, weight in weights.items() if name.endswith("weight"))
