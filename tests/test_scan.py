@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ from lightly_prg.image_set import ImageSet
 from lightly_prg.models import UNet
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.plot_scan import plot_scan
-from lightly_prg.recipe import FeatureSpec, parse_recipe
+from lightly_prg.recipe import FeatureSpec, load_recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
-from lightly_prg.scan_features import groups_of, images_of, rows_of
-from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, identity, rank_correlations, ranking, verdict
+from lightly_prg.scan_features import CellFeatures, groups_of, images_of, rows_of
+from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, identity, judge, rank_correlations, ranking, verdict
 from lightly_prg.train import train
 
 METHODS = {
@@ -161,20 +162,38 @@ class TestScan:
         with pytest.raises(UserError, match="coarser pool"):
             scan(evaluation, **QUICK, memory_budget=row - 1)
 
+    def test_chosen__is_the_best_with_many_images(
+        self, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def judged(features: CellFeatures, **options: Any) -> ScannedCell:
+            """Short features lead with few images, long ones with many."""
+            cell = judge(features, **options)
+            accuracy = 50.0 + (1 if len(features.bank.labels) > 8 else -1) * cell.embedding_dim / 100
+            return replace(cell, knn=accuracy, linear=accuracy)
+
+        monkeypatch.setattr("lightly_prg.scan.judge", judged)
+        options: dict[str, Any] = {"blocks": ["stem", "middle"], "pools": ["mean", "grid:2", "grid:4"], "taus": [0.1]}
+        few = scan(evaluation, **options, max_images=8, quick=True)
+        found = scan(evaluation, **options, max_images=8, finalists=3, final_images=40, quick=True, write=True)
+        assert few.chosen == few.cells[0] == found.cells[0]
+        assert [cell.embedding_dim for cell in found.finals] == sorted(
+            (cell.embedding_dim for cell in few.cells[:3]), reverse=True
+        )
+        assert found.chosen == found.finals[0] != found.cells[0]
+        feature = load_recipe(evaluation.run.recipe_file).method.feature
+        assert (feature.block, feature.pool) == (found.chosen.block, found.chosen.pool)
+
     def test_finalists__are_the_best_judged_again_on_more_images(self, evaluation: Evaluation) -> None:
         options: dict[str, Any] = {"taus": [0.1, 0.3], "criterion": "both", "quick": True}
         first = scan(evaluation, **options, max_images=8)
         more = scan(evaluation, **options, max_images=40)
-        found = scan(evaluation, **options, max_images=8, finalists=3, final_images=40, write=True)
+        found = scan(evaluation, **options, max_images=8, finalists=3, final_images=40)
         assert found.cells == first.cells
         assert {identity(cell) for cell in found.finals} == {identity(cell) for cell in first.cells[:3]}
         by_name = {identity(cell): cell for cell in more.cells}
         assert all(cell == by_name[identity(cell)] for cell in found.finals)
         scores = [cell.both for cell in found.finals]
         assert scores == sorted(scores, reverse=True)
-        assert found.chosen == found.finals[0]
-        feature = evaluation.run.__class__.open(evaluation.run.folder).recipe.method.feature
-        assert (feature.source, feature.pool) == (found.chosen.source, found.chosen.pool)
         assert first.finals == ()
         with pytest.raises(UserError, match="finalists is -1; at least 0"):
             scan(evaluation, **options, finalists=-1)
