@@ -184,7 +184,8 @@ def scan(
     if finalists:
         deciding = images_of(evaluation.splits, final_images, seed=evaluation.run.recipe.seed)
         wanted = {identity(cell) for cell in sorted(cells, key=key)[:finalists]}
-        rows = [row for row in grid.rows if any((row.source, row.block, row.pool) == name[:3] for name in wanted)]
+        rows_of_finals = {row for row, _ in wanted}
+        rows = [row for row in grid.rows if row in rows_of_finals]
         grid_of_finals = part_of(grid, rows)
         finals, best, again = _judged(
             evaluation,
@@ -302,8 +303,7 @@ def _judged(
         start = time.perf_counter()
         with evaluation.console.task("judging features", count, done=len(cells)) as update:
             for each in features:
-                row = each.cell.row
-                if only and (row.source, row.block, row.pool, each.cell.taus) not in only:
+                if only and (each.cell.row, each.cell.taus) not in only:
                     continue
                 cells.append(_judge(evaluation, each, images, label_free=label_free))
                 if keep_best and min(cells, key=key) is cells[-1]:

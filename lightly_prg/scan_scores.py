@@ -10,6 +10,7 @@ import numpy as np
 
 from lightly_prg.eval import evaluate_knn, evaluate_linear
 from lightly_prg.eval.label_free import alpha_req, closeness_to_one, rankme
+from lightly_prg.feature_cells import Row, Source
 from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.scan_features import CellFeatures
 
@@ -44,7 +45,7 @@ class ScannedCell:
         alpha_req: alpha-ReQ of the training features; None likewise, and where there are too few directions for it.
     """
 
-    source: str
+    source: Source
     block: str | None
     pool: str
     tau: tuple[float, ...]
@@ -78,12 +79,12 @@ class ScannedCell:
         return closeness_to_one(value) if criterion == "alpha_req" else value
 
 
-Identity = tuple[str, str | None, str, tuple[float, ...]]
+Identity = tuple[Row, tuple[float, ...]]
 
 
 def identity(cell: ScannedCell) -> Identity:
-    """What tells a cell from the others of its scan: source, block, pool and positions."""
-    return cell.source, cell.block, cell.pool, cell.tau
+    """What tells a cell from the others of its scan: its row and positions."""
+    return Row(cell.source, cell.block, cell.pool), cell.tau
 
 
 def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str, label_free: bool = True) -> ScannedCell:
