@@ -194,7 +194,11 @@ def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
         if len(there) < len(seeds):
             yield f"{label}: {len(there)} of {len(seeds)} seeds so far."
     yield from _budget_notes(about, cells)
+    common = number(lookup(about, "settings", "common_dimension"))
     for cell in cells:
+        length = number(cell.facts.get("embedding_dim"))
+        if common is not None and length is not None and length < common:
+            yield f"{cell.label}, seed {cell.seed}: no accuracies after PCA to {common:g}: its feature has {length:g}."
         for name, result in cell.results.items():
             if result.get("converged") is False:
                 yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."

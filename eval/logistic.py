@@ -97,8 +97,8 @@ class _Problem:
         count, dimension = features.shape
         if count < dimension:
             # The weights are combinations of the N samples: N coordinates say all.
-            self.directions = _span(features)
-            features = (features.double() @ self.directions).to(features.dtype)
+            self.directions, coordinates = _span(features)
+            features = coordinates.to(features.dtype)
         # With the samples side by side, softmax and the products with the few classes are twice as fast.
         self.columns = features.T.contiguous()
         self.targets = targets[None]
@@ -186,13 +186,38 @@ class _Problem:
         return torch.addmm(bias.to(dtype)[:, None], weight.to(dtype), self.columns).log_softmax(dim=0)
 
 
-def _span(features: Tensor) -> Tensor:
-    """Orthonormal directions ``(D, R)`` that span the N samples, R <= N."""
+def _span(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal directions ``(D, R)`` that span the N samples, R <= N, and the samples' coordinates ``(N, R)`` there.
+
+    Where the samples but one are independent, the Cholesky factor of their products holds their coordinates, in a fifth
+    of the time of an eigendecomposition. Standardised samples sum to zero up to rounding, so that the last adds hardly
+    anything: what it adds is a direction of its own.
+    """
     samples = features.double()
+    others, last = samples[:-1], samples[-1:]
+    factor, failed = torch.linalg.cholesky_ex(others @ others.T)
+    if not failed and len(others):
+        directions = torch.linalg.solve_triangular(factor, others, upper=False).T
+        rest = last - (last @ directions) @ directions.T
+        rest = rest - (rest @ directions) @ directions.T  # once more for what rounding left
+        length = rest.norm()
+        if length > 1e-12 * last.norm():
+            directions = torch.cat([directions, rest.T / length], dim=1)
+        if _is_orthonormal(directions):
+            of_others = torch.cat([factor, factor.new_zeros(len(others), directions.shape[1] - len(others))], dim=1)
+            return directions, torch.cat([of_others, last @ directions])
     values, vectors = torch.linalg.eigh(samples @ samples.T)
     kept = values > values[-1] * len(samples) * torch.finfo(torch.float64).eps
-    directions: Tensor = (samples.T @ vectors[:, kept]) / values[kept].sqrt()
-    return directions
+    directions = (samples.T @ vectors[:, kept]) / values[kept].sqrt()
+    return directions, samples @ directions
+
+
+def _is_orthonormal(directions: Tensor) -> bool:
+    """Told by what two products with the directions leave of a few vectors: repeated samples leave large errors."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(directions.shape[1], 4, generator=generator, dtype=directions.dtype).to(directions.device)
+    error = directions.T @ (directions @ vectors) - vectors
+    return bool(error.norm() <= 1e-6 * vectors.norm())
 
 
 def _factor(covariance: Tensor, curvature: float, penalty: float) -> Tensor:

@@ -72,9 +72,11 @@ def trained(
     """
     run = Run(cell.folder)
     check_run(cell, scanned=scanned, images=images)
-    if run.folder.exists() and not run.recipe_file.is_file():
+    lost = run.has_lost_weights and not run.checkpoint.is_file()
+    if lost or (run.folder.exists() and not run.recipe_file.is_file()):
         with run.lock():
-            run.clear()  # what was being written when the process was killed
+            run.clear()  # what was left of another training, or was being written when the process was killed
+        run = Run(cell.folder)
     if run.is_trained:
         if has_other_images(run, cell.recipe, images):
             raise UserError(
@@ -191,7 +193,7 @@ def _has_other_start(run: Run, here: Recipe) -> bool:
 
 
 def _trained_on(run: Run) -> str | None:
-    noted: str | None = run.description["data"].get("fingerprint") if run.is_trained else None
+    noted: str | None = run.description["data"].get("fingerprint") if run.encoder_file.is_file() else None
     return noted
 
 

@@ -108,14 +108,9 @@ class Judge:
         A scan that was cut off starts from the run as it was trained, so that it comes to the same choice.
         """
         assert self.scanning is not None
-        # The grid of a scan starts from the feature and the solver of the recipe.
-        method = cell.recipe.method
-        before = {key: getattr(method, key) for key in ("feature", "ode") if hasattr(method, key)}
-        request = self.scanning.request() | {key: value.model_dump(mode="json") for key, value in before.items()}
-        made_of = self.made_of(cell)
-        sha256 = Run(cell.folder).description["recipe_sha256"]
-        if records.known("scan", request=request, recipe_sha256=sha256, made_of=made_of):
+        if self._is_scanned(cell, records):
             return
+        before, made_of = _unscanned(cell), self.made_of(cell)
         _undo_scan(Run(cell.folder), records.folder / "unscanned.json")
         evaluation = Evaluation(
             Run(cell.folder), data=self.images.of(cell.recipe), console=self.console, trust=self.trust
@@ -138,10 +133,33 @@ class Judge:
         records.measured(
             "scan",
             lambda: {**{key: result[key] for key in kept}, "cells": len(result["cells"])},
-            request=request,
+            request=self._scan_request(cell),
             recipe_sha256=Run(cell.folder).description["recipe_sha256"],
             made_of=made_of,
         )
+
+    def is_done(self, cell: Cell, records: Records) -> bool:
+        """Whether everything that concerns this cell alone was measured of the run that its encoder.json describes."""
+        if not Run(cell.folder).encoder_file.is_file():
+            return False
+        if self.scanning is not None and not self._is_scanned(cell, records):
+            return False
+        work = _CellWork(self, cell, records)
+        return all(work.knows(name, request) for name, request in self._requests(cell).items())
+
+    def _is_scanned(self, cell: Cell, records: Records) -> bool:
+        known = records.known(
+            "scan",
+            request=self._scan_request(cell),
+            recipe_sha256=Run(cell.folder).description["recipe_sha256"],
+            made_of=self.made_of(cell),
+        )
+        return known is not None
+
+    def _scan_request(self, cell: Cell) -> dict[str, Any]:
+        assert self.scanning is not None
+        before = {key: value.model_dump(mode="json") for key, value in _unscanned(cell).items()}
+        return self.scanning.request() | before
 
     def made_of(self, cell: Cell) -> dict[str, Any]:
         """What decides a result beside recipe and options: a run can be trained anew, a folder hold other images."""
@@ -153,34 +171,48 @@ class Judge:
     def judge(self, cell: Cell, records: Records) -> None:
         """Everything that concerns one cell alone."""
         work = _CellWork(self, cell, records)
-        work.measure("facts", {"counted": _COUNTED}, work.facts)
+        split, few = self.settings.split, self.evaluators.few_shot
+        labels = few.labels if few is not None else None
+        ways: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "facts": work.facts,
+            "knn": lambda: work.evaluation.knn(split=split),
+            "linear": lambda: work.evaluation.linear(split=split),
+            "few_shot": lambda: work.evaluation.linear(split=split, labels=labels),
+            "finetune": work.finetune,
+            "robustness": work.robustness,
+        }
+        for name, request in self._requests(cell).items():
+            work.measure(name, request, ways[name])
+
+    def _requests(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """What is measured of one cell alone, in order: by evaluator all its options."""
         evaluators = self.evaluators
+        requests: dict[str, dict[str, Any]] = {"facts": {"counted": _COUNTED}}
         if evaluators.knn is not None:
-            work.measure("knn", {"knn": evaluators.knn}, lambda: work.evaluation.knn(split=self.settings.split))
+            requests["knn"] = {"knn": evaluators.knn}
         if evaluators.linear is not None:
-            work.measure(
-                "linear", {"linear": evaluators.linear}, lambda: work.evaluation.linear(split=self.settings.split)
-            )
+            requests["linear"] = {"linear": evaluators.linear}
         if evaluators.few_shot is not None:
-            labels = evaluators.few_shot.labels
-            work.measure(
-                "few_shot",
-                {"few_shot": evaluators.few_shot, "linear": evaluators.linear},
-                lambda: work.evaluation.linear(split=self.settings.split, labels=labels),
-            )
+            requests["few_shot"] = {"few_shot": evaluators.few_shot, "linear": evaluators.linear}
         if cell.finetune is not None:
-            work.measure("finetune", {"finetune": cell.finetune}, work.finetune)
+            requests["finetune"] = {"finetune": cell.finetune}
         if evaluators.robustness is not None:
-            request: dict[str, Any] = {"robustness": evaluators.robustness}
+            requests["robustness"] = {"robustness": evaluators.robustness}
             if evaluators.robustness.of == "finetuned":
-                request["finetune"] = cell.finetune
-            work.measure("robustness", request, work.robustness)
+                requests["robustness"]["finetune"] = cell.finetune
+        return requests
 
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
         """k-NN and linear probe after PCA to a dimension that all cells have."""
         work = _CellWork(self, cell, records)
         request = {"dimension": dimension, "knn": self.evaluators.knn, "linear": self.evaluators.linear}
         work.measure("common_dimension", request, lambda: work.at_dimension(dimension))
+
+
+def _unscanned(cell: Cell) -> dict[str, Any]:
+    """The feature and the solver of the recipe, which the grid of a scan starts from."""
+    method = cell.recipe.method
+    return {key: getattr(method, key) for key in ("feature", "ode") if hasattr(method, key)}
 
 
 def _undo_scan(run: Run, backup: Path) -> None:
@@ -218,12 +250,17 @@ class _CellWork:
         )
 
     def measure(self, name: str, request: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> None:
+        self.records.measured(name, work, **self._asked(request))
+
+    def knows(self, name: str, request: Mapping[str, Any]) -> bool:
+        return self.records.known(name, **self._asked(request)) is not None
+
+    def _asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
         settings = self.judge.settings
         content: dict[str, Any] = {"split": settings.split, "batch_size": settings.batch_size}
         for key, value in request.items():
             content[key] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        sha256 = self.description["recipe_sha256"]
-        self.records.measured(name, work, request=content, recipe_sha256=sha256, made_of=self.made_of)
+        return {"request": content, "recipe_sha256": self.description["recipe_sha256"], "made_of": self.made_of}
 
     def facts(self) -> dict[str, Any]:
         """What the encoder is and cost, measured or counted; times are those of the training, of all its stages."""

@@ -41,10 +41,13 @@ class Work:
         done: list[Cell] = []
         for index, cell in enumerate(cells):
             self.judge.console.say(f"{index + 1}/{len(cells)}  {escape(cell.label)}, seed {cell.seed}")
-            self.train(cell)
-            if self.scanned:
-                self.judge.scan(cell, self._records(cell))
-            self.judge.judge(cell, self._records(cell))
+            if Run(cell.folder).has_lost_weights and self.judge.is_done(cell, self._records(cell)):
+                self.judge.console.say("  measured already; its weights were removed")
+            else:
+                self.train(cell)
+                if self.scanned:
+                    self.judge.scan(cell, self._records(cell))
+                self.judge.judge(cell, self._records(cell))
             done.append(cell)
             # A comparison of hours shows what it has after each round of all methods.
             if index + 1 < len(cells) and cells[index + 1].seed != cell.seed:
@@ -54,7 +57,11 @@ class Work:
         if dimension is None:
             return page
         for cell in cells:
-            self.judge.judge_at(cell, self._records(cell), dimension)
+            if int(Run(cell.folder).description["embedding_dim"]) < dimension:
+                # The page says so. What a longer feature of the same run gave is not its accuracy.
+                (self._records(cell).folder / "common_dimension.json").unlink(missing_ok=True)
+            else:
+                self.judge.judge_at(cell, self._records(cell), dimension)
         return self._write(cells, dimension=dimension)
 
     def _records(self, cell: Cell) -> Records:

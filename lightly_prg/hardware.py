@@ -62,6 +62,12 @@ def has_amx() -> bool:
     return bool(torch.cpu._is_amx_tile_supported())  # torch 2.9 tells it only here
 
 
+def has_fast_dot_products() -> bool:
+    """Whether the CPU's bf16 dot products (AVX512_BF16) do twice the work of fp32: those of AMD do, Intel's do not."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16", False)) and "AMD" in str(capabilities.get("cpu_name", ""))
+
+
 def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
     """Resolves ``auto``: the fastest format that is safe to train in on this device."""
     if requested in ("32", "bf16", "16"):
@@ -71,10 +77,13 @@ def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
             return PrecisionChoice("bf16", "this GPU computes in bf16")
         return PrecisionChoice("16", "this GPU has no bf16 arithmetic, so fp16 with loss scaling")
     if device.type == "cpu":
-        # Measured on convolutions: with AMX tiles bf16 is several times faster than fp32; without them the AVX-512
-        # instructions gain nothing and the conversions cost.
+        # Measured: with AMX tiles bf16 is several times faster than fp32 on convolutions. With the dot products of an
+        # AMD Zen 5, training is faster by 7 % (U-Nets) to 65 % (ResNet, ViT), embedding 1.3 to 3 times. On an Intel
+        # Xeon with AVX-512 alone the conversions cost more than is gained.
         if has_amx():
             return PrecisionChoice("bf16", "this CPU has AMX tiles, which make bf16 faster than fp32")
+        if has_fast_dot_products():
+            return PrecisionChoice("bf16", "this CPU's AVX512_BF16 makes bf16 faster than fp32")
         return PrecisionChoice("32", "this CPU has no AMX tiles, without which bf16 is slower than fp32")
     return PrecisionChoice("32", f"fp32 is the safe choice on {device.type}")
 

@@ -111,8 +111,8 @@ class EvaluatorsRecipe(Section):
         few_shot: The probe with few labels.
         finetune: Fine-tuning.
         robustness: Accuracy on corrupted images.
-        common_dimension: k-NN and probe after PCA to so many dimensions; ``auto``: the smallest of all encoders that
-            the training images span.
+        common_dimension: k-NN and probe after PCA to so many dimensions, for the encoders that have them; ``auto``: the
+            smallest of all encoders that the training images span.
     """
 
     knn: KNNRecipe | None = KNNRecipe()

@@ -111,9 +111,16 @@ class Run:
         return self.encoder_file.is_file() and self.weights_file.is_file()
 
     @property
+    def has_lost_weights(self) -> bool:
+        """Whether it was trained, and its weights were removed since: what was measured of it still stands."""
+        return self.encoder_file.is_file() and not self.weights_file.is_file()
+
+    @property
     def is_finetuned(self) -> bool:
         """Whether the encoder was trained with labels, under a classification head."""
-        return (self.folder / "head.json").is_file() or (self.is_trained and "finetuned" in self.description)
+        return (self.folder / "head.json").is_file() or (
+            self.encoder_file.is_file() and "finetuned" in self.description
+        )
 
     @cached_property
     def weights_crc32(self) -> int:
@@ -128,12 +135,12 @@ class Run:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The content of encoder.json.
+        """The content of encoder.json, which stays where the weights were removed.
 
         Raises:
             UserError: If the run has no encoder yet, or it was written by a later version.
         """
-        if not self.is_trained:
+        if not self.encoder_file.is_file():
             raise UserError(
                 f"{self.folder} has no encoder yet: finish it with `lightly-prg train {self.recipe_file} --resume "
                 f"--out {self.folder}`."
@@ -293,7 +300,10 @@ def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder | NetworkEnco
     run = Run(Path(folder))
     if not run.folder.is_dir():
         raise UserError(f"There is no run folder {run.folder}.")
-    encoder = build_encoder(run.description, trust=trust)
+    description = run.description
+    if run.has_lost_weights:
+        raise UserError(f"{run.folder} has no weights any more: {run.weights_file.name} was removed.")
+    encoder = build_encoder(description, trust=trust)
     try:
         # A flipped bit is a valid file with a wrong number in it. Runs of older versions have no checksum.
         if run.description.get("weights_crc32", checksum := file_crc32(run.weights_file)) != checksum:

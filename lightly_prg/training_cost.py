@@ -81,7 +81,7 @@ def _found(run: Run) -> Run | None:
     """Where a run started from; beside it where both were moved together."""
     given = Path(str(run.recipe.init_from))
     for folder in (given, run.folder.parent / given.name):
-        if Run(folder).recipe_file.is_file() and Run(folder).is_trained:
+        if Run(folder).recipe_file.is_file() and Run(folder).encoder_file.is_file():
             return Run(folder)
     return None
 

@@ -202,6 +202,36 @@ def test_finished__does_nothing_again(
     ] * 2
 
 
+def test_runs_without_weights__keep_their_results_and_are_trained_for_other_questions(
+    tmp_path: Path, whole: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("done again")
+
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    shutil.copytree(whole, kept)
+    shutil.copytree(whole, out)
+    before = accuracies(out)
+    for run in (out / "runs").iterdir():
+        for entry in list(run.iterdir()):
+            if entry.name not in ("recipe.yaml", "encoder.json", "metrics.csv"):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Method, "training_step", refuse)
+        patch.setattr(judging, "Evaluation", refuse)
+        compare(comparison, out=out, data=splits)
+    assert accuracies(out) == before
+    with pytest.raises(UserError, match=r"mae-seed1 has no weights any more: encoder.safetensors was removed"):
+        load(out / "runs" / "mae-seed1")
+    # Another question needs the weights: they are made again, and all that was measured of the former goes.
+    evaluators = comparison.evaluators.model_dump() | {"few_shot": None, "knn": {"k": 3, "ks": [3]}}
+    changed = comparison.model_copy(update={"evaluators": EvaluatorsRecipe.model_validate(evaluators)})
+    for folder in (kept, out):
+        compare(changed, out=folder, data=splits)
+    assert accuracies(out) == accuracies(kept) != before
+    assert all(Run(run).is_trained for run in (out / "runs").iterdir())
+
+
 def test_other_recipe__is_refused_and_named(whole: Path, comparison: ComparisonRecipe, splits: Splits) -> None:
     changed = comparison.model_copy(update={"overrides": ("train.lr=0.5",)})
     with pytest.raises(UserError, match=r"prg-seed0 holds a run of another recipe: train.lr is 0.01 there, 0.5 in"):

@@ -20,6 +20,7 @@ from lightly_prg.comparison_runs import _cells_of
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
+from lightly_prg.eval.comparison_files import read_comparison
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import read_json
 from lightly_prg.image_set import ImageSet
@@ -152,6 +153,21 @@ class TestResults:
         compare_runs(runs, evaluators=evaluators(common_dimension="auto"), **options)
         table = json.loads((tmp_path / "out" / "table.json").read_text(encoding="utf-8"))
         assert [column["detail"] for column in table["columns"][1:]] == ["PCA to 9"] * 2
+
+    def test_common_dimension_above_that_of_an_encoder__leaves_it_out(self, tmp_path: Path) -> None:
+        splits = halves(8, num_train=60)
+        runs = [
+            export(tmp_path / f"w{width}", f"name=w{width}", f"method.backbone.width={width}", splits=splits)
+            for width in (16, 24)
+        ]
+        options: dict[str, Any] = {"out": tmp_path / "out", "data": splits}
+        compare_runs(runs, evaluators=evaluators(common_dimension=16), **options)
+        page = compare_runs(runs, evaluators=evaluators(common_dimension=20), **options)
+        measured = {name: [key for key, by_seed in scores.items() if by_seed] for name, scores in numbers(page).items()}
+        assert measured == {"w16": ["knn"], "w24": ["knn", "pca_knn", "pca_linear"]}
+        assert read_comparison(tmp_path / "out").notes == (
+            "w16, seed 0: no accuracies after PCA to 20: its feature has 16.",
+        )
 
 
 class TestMethods:

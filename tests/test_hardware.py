@@ -12,9 +12,26 @@ from lightly_prg.hardware import has_amx, pick_precision
 @pytest.mark.parametrize(("amx", "expected"), [(True, "bf16"), (False, "32")])
 def test_auto_on_a_cpu__is_bf16_with_tiles_alone(amx: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_amx", lambda: amx)
+    monkeypatch.setattr(hardware, "has_fast_dot_products", lambda: False)
     choice = pick_precision("auto", torch.device("cpu"))
     assert choice.precision == expected
     assert "AMX" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bf16"),
+        ({"avx512_bf16": False, "cpu_name": "AMD EPYC"}, "32"),
+        ({"avx512_bf16": True, "cpu_name": "Intel(R) Xeon(R)"}, "32"),
+        ({}, "32"),
+    ],
+)
+def test_auto_on_a_cpu_with_dot_products__is_bf16_where_they_gain(
+    capabilities: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert pick_precision("auto", torch.device("cpu")).precision == expected
 
 
 @pytest.mark.parametrize(("bf16", "expected"), [(True, "bf16"), (False, "16")])

@@ -14,7 +14,7 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.comparison_files import CellResults, Column, Comparison
+from lightly_prg.eval.comparison_files import CellResults, Column, Comparison, read_comparison
 from lightly_prg.plot_style import LIGHT
 from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
@@ -218,3 +218,44 @@ def test_summary__leaves_out_what_a_snapshot_lacks(tmp_path: Path) -> None:
     assert "| 50.0 | 2 |  |  |\n" in text
     assert "| loss | -1.00 |" in text
     assert "| round_trip_rmse |  |" in text
+
+
+def test_kept_comparison__has_results_and_no_weights(tmp_path: Path) -> None:
+    comparison, out, keep = tmp_path / "made", tmp_path / "kept", script("keep_comparison").keep
+    about = {"methods": ["A"], "evaluators": ["knn"], "split": "test", "seeds": [0, 1], "reference": "A"}
+
+    def make(seeds: list[int]) -> None:
+        cells = [{"key": f"a-seed{seed}", "label": "A", "seed": seed, "run": "elsewhere"} for seed in seeds]
+        _fill(comparison / "comparison.json", {**about, "cells": cells})
+        for seed in seeds:
+            result = {"k": 5, "top1": 50.0 + seed, "num_train": 9, "num_test": 9}
+            _fill(comparison / f"results/a-seed{seed}/knn.json", {"result": result})
+            _fill(comparison / f"runs/a-seed{seed}/encoder.json", {})
+            _fill(comparison / f"runs/a-seed{seed}/recipe.yaml", {"seed": seed})
+            for lost in ("encoder.safetensors", "checkpoints/last.ckpt", "embeddings/x.npy", ".recipe.12.yaml"):
+                _fill(comparison / f"runs/a-seed{seed}" / lost, {})
+
+    make([0, 1])
+    assert keep(comparison, out) == 7
+    # What is no part of it any more goes from the copy; what somebody wrote beside it stays.
+    shutil.rmtree(comparison / "results/a-seed1")
+    shutil.rmtree(comparison / "runs/a-seed1")
+    make([0])
+    _fill(out / "README.md", {})
+    assert keep(comparison, out) == 4
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert files == {
+        "README.md",
+        "comparison.json",
+        "results/a-seed0/knn.json",
+        "runs/a-seed0/encoder.json",
+        "runs/a-seed0/recipe.yaml",
+    }
+    assert read_comparison(out).by_seed("A", "knn") == {0: 50.0}
+    with pytest.raises(UserError, match="nowhere"):
+        keep(tmp_path / "nowhere", out)
+
+
+def _fill(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
