@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -64,7 +64,7 @@ def has_amx() -> bool:
 
 def has_fast_dot_products() -> bool:
     """Whether the CPU's bf16 dot products (AVX512_BF16) do twice the work of fp32: those of AMD do, Intel's do not."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16", False)) and "AMD" in str(capabilities.get("cpu_name", ""))
 
 
