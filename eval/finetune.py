@@ -26,6 +26,7 @@ from lightly_prg.eval.finetune_presets import FinetunePreset, preset_by_name
 from lightly_prg.eval.finetune_search import LearningRateTrial, search_learning_rate
 from lightly_prg.eval.heads import LinearHead, PRGHead
 from lightly_prg.eval.layer_decay import ParameterGroup, ParameterGroups, layer_groups
+from lightly_prg.layout import fast_layout
 
 
 @dataclass(frozen=True)
@@ -209,8 +210,7 @@ def finetune(
             names = trained if adapter is None else adapter.add(inner)
             model = FineTuned(inner, own, trained=names).to(place).freeze()
             check_head(own, features, data.num_classes)
-            # What convolutions are fastest in; it is for the weights, and activations follow them.
-            return model.to(memory_format=torch.channels_last)
+            return model.to(memory_format=fast_layout(model, place, precision))
 
         trials, winner = search_learning_rate(loop, grid, build=build, progress=progress)
         model, trainable_parameters = winner.model, winner.model.trainable_parameters

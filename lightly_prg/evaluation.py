@@ -33,6 +33,7 @@ from lightly_prg.eval.device import resolve_device
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
 from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.layout import fast_layout
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.methods import build_encoder
 from lightly_prg.models import redraw_zero_weights
@@ -102,7 +103,8 @@ class Evaluation:
     def trained(self) -> PRGEncoder | NetworkEncoder:
         """The run's encoder, on the device."""
         encoder = load(self.run.folder, trust=self.trust).to(self.target)
-        encoder.network.to(memory_format=torch.channels_last)
+        precision = pick_precision("auto", self.target).precision
+        encoder.network.to(memory_format=fast_layout(encoder.network, self.target, precision))
         return encoder
 
     @property

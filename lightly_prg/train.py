@@ -26,6 +26,7 @@ from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
+from lightly_prg.layout import fast_layout
 from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
@@ -245,8 +246,9 @@ def _fit(
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
         module.compile_network()
-    module.network.to(memory_format=torch.channels_last)
-    module.ema.to(memory_format=torch.channels_last)
+    layout = fast_layout(module.network, device, precision)
+    module.network.to(memory_format=layout)
+    module.ema.to(memory_format=layout)
     log = TrainingLog(
         run.metrics,
         console,

@@ -173,7 +173,9 @@ class UNet(VelocityNetwork):
 
     def _steps(self, tau: Tensor, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         condition = self.tau_embedding(tau)
-        h = self.stem(F.pixel_unshuffle(x, self.patch_size))
+        folded = F.pixel_unshuffle(x, self.patch_size)
+        # Activations take the layout of the input as well as that of the weights; here the weights decide.
+        h = self.stem(folded.contiguous() if self.output.weight.is_contiguous() else folded)
         yield "stem", h
         skips = [h]
         for i, block in enumerate(self.down):
