@@ -14,6 +14,7 @@ import torch
 from commands import call
 
 from lightly_prg import load
+from lightly_prg.hardware import pick_precision
 
 TINY = [
     "quickstart",
@@ -235,9 +236,11 @@ class TestRunCommands:
         recipe = Run(finished[0]).recipe
         test = load_data(recipe.data, seed=recipe.seed).test
         images, labels, names = test.__getitems__(range(5))
-        with torch.no_grad():
-            expected = load(finished[0])(images.float() / 255)
-        np.testing.assert_allclose(stored["embeddings"][:5], expected.numpy(), rtol=1e-4, atol=1e-4)
+        full = pick_precision("auto", torch.device("cpu")).precision == "32"
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=not full):
+            expected = load(finished[0])(images.float() / 255).float()
+        tolerance = 1e-4 if full else 2e-2  # a rounding of bf16 or two, where other batches are added up otherwise
+        np.testing.assert_allclose(stored["embeddings"][:5], expected.numpy(), rtol=tolerance, atol=tolerance)
         assert stored["labels"][:5].tolist() == labels.tolist()
         assert stored["names"][:5].tolist() == list(names)
         import pyarrow.parquet as pq

@@ -112,14 +112,16 @@ train = some(
     devices=st.one_of(st.just("auto"), positive),
     strategy=text,
 )
-finetune = some(
-    mode=st.sampled_from(["head", "partial", "lora", "full"]),
+tuned = some(
+    mode=st.sampled_from(["partial", "lora", "full"]),
     blocks=st.lists(text, max_size=2),
     labels=st.one_of(st.none(), above_zero),
     learning_rates=st.one_of(st.none(), st.lists(above_zero, max_size=3)),
     beta=number,
     feature=st.one_of(st.none(), st.dictionaries(text, anything, max_size=2)),
 )
+# A head alone trains no network whose flow could be kept.
+finetune = st.one_of(tuned, tuned.map(lambda section: {**section, "mode": "head", "beta": 0}))
 judged = some(
     split=st.sampled_from(["validation", "test"]),
     knn=st.one_of(st.none(), some(k=positive, ks=st.lists(positive, max_size=3), temperature=above_zero)),

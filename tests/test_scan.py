@@ -23,6 +23,7 @@ from lightly_prg.evaluation import Evaluation
 from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.features import PRGEncoder
+from lightly_prg.hardware import pick_precision
 from lightly_prg.image_set import ImageSet
 from lightly_prg.models import UNet
 from lightly_prg.network_encoder import NetworkEncoder
@@ -143,7 +144,10 @@ class TestScan:
             reader = PRGEncoder(
                 encoder.velocity, encoder.path, ode, type(encoder.feature)(**feature), input_shape=(1, 16, 16)
             )
-            bank, judged = (embed(reader, part, device="cpu") for part in (splits().train, splits().validation))
+            precision = pick_precision("auto", torch.device("cpu")).precision
+            bank, judged = (
+                embed(reader, part, device="cpu", precision=precision) for part in (splits().train, splits().validation)
+            )
             assert cell.knn == evaluate_knn(bank, judged, k=20, ks=(20,), device="cpu").top1
             linear = evaluate_linear(bank, judged, penalties=SCAN_PENALTIES, max_iterations=50, device="cpu")
             assert cell.linear == linear.top1
