@@ -37,6 +37,7 @@ from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.hardware import pick_precision
 from lightly_prg.image_set import ImageSet
+from lightly_prg.layout import fast_layout
 from lightly_prg.randomness import generator_for
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run
@@ -75,7 +76,7 @@ def cases(options: argparse.Namespace, turns: timing.Turns) -> Iterator[Case]:
     precision = pick_precision("auto", torch.device(options.device)).precision
 
     def our_way(images: ImageSet) -> Embeddings:
-        encoder.network.to(memory_format=torch.channels_last)
+        encoder.network.to(memory_format=fast_layout(encoder.network, torch.device(options.device), precision))
         return solved(encoder, images, ode, options, precision=precision)
 
     def plain_way(images: ImageSet) -> Embeddings:

@@ -30,6 +30,7 @@ from lightly_prg.eval.benchmarks import memory, timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.hardware import pick_precision
+from lightly_prg.layout import fast_layout
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
 
@@ -96,7 +97,7 @@ def step_of(options: argparse.Namespace, way: str) -> Callable[[], None]:
     carry = by_checkpoints if ours else by_adjoint
     precision = precision_of(options) if way == "ours" else "32"
     if ours:
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=fast_layout(network, torch.device(options.device), precision))
         if options.compile:
             network.compile()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6)

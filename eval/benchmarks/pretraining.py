@@ -30,6 +30,7 @@ from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.hardware import pick_precision
+from lightly_prg.layout import fast_layout
 from lightly_prg.models import EMA
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import FeatureSpec
@@ -92,9 +93,10 @@ def our_step(options: argparse.Namespace, channels: int, size: int, settings: di
     module.ema = EMA(network, DECAY).to(options.device)
     if options.device.startswith("cuda"):
         module.compile_network()
-    module.network.to(memory_format=torch.channels_last)
-    module.ema.to(memory_format=torch.channels_last)
     precision = precision_of(options)
+    layout = fast_layout(module.network, torch.device(options.device), precision)
+    module.network.to(memory_format=layout)
+    module.ema.to(memory_format=layout)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     scaler = torch.amp.GradScaler(options.device, enabled=precision == "16")
     half = PRECISIONS[precision]

@@ -25,6 +25,8 @@ from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.feature_cells import Cell, ode_of
 from lightly_prg.feature_grid import GridEncoder
+from lightly_prg.hardware import pick_precision
+from lightly_prg.layout import fast_layout
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import FeatureSpec
@@ -85,7 +87,8 @@ def untrained(options: argparse.Namespace) -> PRGEncoder:
     encoder = (
         PRGEncoder(network, ode=OdeSpec(solver="euler", steps=2 if options.quick else 8)).to(options.device).eval()
     )
-    encoder.network.to(memory_format=torch.channels_last)
+    device = torch.device(options.device)
+    encoder.network.to(memory_format=fast_layout(network, device, pick_precision("auto", device).precision))
     return encoder
 
 
