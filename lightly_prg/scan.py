@@ -62,7 +62,7 @@ class ScanResult:
         rank_correlation: Spearman's over the cells, of each criterion without labels (and of the number of dimensions)
             with the accuracies; see ``rank_correlations``.
         label_free_choice: The cell that each criterion without labels puts first; empty where none was measured.
-        verdict: Whether they predict the accuracy, in words; None without labels.
+        verdict: Whether they predict the accuracy, in words; None without labels or with fewer than three features.
         judged_on: ``validation``, or ``train`` where a tenth of the training images had to serve; None without labels.
         num_train: Training images in the bank.
         num_judged: Images that were judged.
@@ -210,7 +210,10 @@ def scan(
         standard_error=_standard_error(chosen.score(by), deciding),
         rank_correlation=correlations,
         label_free_choice=choices,
-        verdict=verdict(correlations, choices, min(cells, key=ranking(by)), by, len(cells)) if correlations else None,
+        # Two features are in the same order or in the other: that says nothing of a criterion.
+        verdict=verdict(correlations, choices, min(cells, key=ranking(by)), by, len(cells))
+        if correlations and len(cells) > 2
+        else None,
         judged_on=images.judged_on,
         num_train=len(images.bank),
         num_judged=len(images.judged) if images.judged is not None else 0,

@@ -489,6 +489,17 @@ class TestCommand:
         assert "judged again on at most 40 images of each kind" in text
         assert json.loads((Path(folder) / "eval/scan.json").read_text())["written"]["feature"]["pool"] == "mean"
 
+    def test_single_feature__is_not_compared_with_itself(
+        self, prg_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = str(shutil.copytree(prg_run, tmp_path / "run"))
+        options = ["--block", "middle", "--tau", "0.25", "--pool", "mean", "--device", "cpu"]
+        text = self.invoke(monkeypatch, [folder, *options])
+        assert "1 feature by linear" in text
+        assert "Standard error of the accuracy" in text
+        assert "closer features" not in text
+        assert "Without labels" not in text
+
 
 def test_result__is_frozen_and_of_plain_values(evaluation: Evaluation) -> None:
     result = scan(evaluation, blocks=("stem",), taus=(0.5,))

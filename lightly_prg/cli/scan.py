@@ -141,8 +141,9 @@ def _table(cells: Sequence[Any]) -> Any:
 def _print(evaluation: Any, result: Any, top: int) -> None:
     say = evaluation.console.say
     judged = f", {result.num_judged} images of {result.judged_on} judged" if result.judged_on else ", without labels"
+    features = "1 feature" if len(result.cells) == 1 else f"{len(result.cells)} features"
     say(
-        f"{len(result.cells)} features by {result.criterion}: bank of {result.num_train} training images{judged}; "
+        f"{features} by {result.criterion}: bank of {result.num_train} training images{judged}; "
         f"{result.nfe:g} NFE an image for all of them, {result.seconds_reading:.0f} s to read, "
         f"{result.seconds_judging:.0f} s to judge"
     )
@@ -151,10 +152,11 @@ def _print(evaluation: Any, result: Any, top: int) -> None:
         say(f"The best of them, judged again on at most {result.options['final_images']:,} images of each kind:")
         say(_table(result.finals))
     if result.standard_error is not None:
-        say(
-            f"Standard error of the best accuracy {result.standard_error:.1f} points: closer features are not told "
-            "apart by so few images."
-        )
+        error = f"{result.standard_error:.1f} points"
+        if len(result.cells) == 1:
+            say(f"Standard error of the accuracy {error}.")
+        else:
+            say(f"Standard error of the best accuracy {error}: closer features are not told apart by so few images.")
     for reason in result.skipped:
         say(f"Left out: {reason}")
     if result.verdict is not None:
