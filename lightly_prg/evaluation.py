@@ -225,7 +225,7 @@ class Evaluation:
         few = recipe.few_shot if recipe.few_shot is not None else type(recipe)().few_shot
         assert settings is not None
         assert few is not None
-        split = self._labelled(split)
+        split = self._unfitted(split)
         has_validation = split == "test" and len(self.splits.validation) > 0
         result = evaluate_linear(
             self.embeddings(name, "train"),
@@ -244,7 +244,7 @@ class Evaluation:
         self, name: EncoderName = "run", *, split: str | None = None, epochs: int | None = None
     ) -> dict[str, Any]:
         """The classic probe: SGD on augmented views of the frozen encoder. Writes and returns the result."""
-        split = self._labelled(split)
+        split = self._unfitted(split)
         has_validation = split == "test" and len(self.splits.validation) > 0
         with self.console.task(f"linear probe on augmented views, {name.replace('_', ' ')}", 1) as update:
             result = evaluate_linear_augmented(
@@ -294,6 +294,12 @@ class Evaluation:
     @property
     def _own_split(self) -> str:
         return self.run.recipe.eval.split
+
+    def _unfitted(self, split: str | None) -> str:
+        split = self._labelled(split)
+        if split == "train":
+            raise UserError("A probe is fitted to the training images: take validation or test to judge it.")
+        return split
 
     def _labelled(self, split: str | None) -> str:
         split = split if split is not None else self.run.recipe.eval.split

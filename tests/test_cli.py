@@ -261,6 +261,8 @@ class TestRunCommands:
             (("frechet", "RUN", "--judge", "RUN", "--solver", "eular"), "ddim"),
             (("knn", "RUN", "--device", "tpu"), "'tpu'"),
             (("knn", "RUN", "--split", "train"), "find itself"),
+            (("linear", "RUN", "--split", "train"), "take validation or test"),
+            (("linear", "RUN", "--split", "train", "--augment"), "take validation or test"),
         ],
     )
     def test_mistaken_option__is_told_and_changes_nothing(
