@@ -14,7 +14,7 @@ from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_records import Records
 from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
-from lightly_prg.files import write_json
+from lightly_prg.files import read_json, write_json
 from lightly_prg.run import Run
 
 
@@ -49,7 +49,9 @@ class Work:
                     self.judge.scan(cell, self._records(cell))
                 self.judge.judge(cell, self._records(cell))
             done.append(cell)
-            # A comparison of hours shows what it has after each round of all methods.
+            # A comparison of hours can be copied after each cell, and looked at after each round of all methods.
+            if cell.key not in self._noted():
+                self._note(done, dimension=None)
             if index + 1 < len(cells) and cells[index + 1].seed != cell.seed:
                 self._write(done, dimension=None)
         page = self._write(cells, dimension=None)
@@ -82,6 +84,17 @@ class Work:
         return wanted
 
     def _write(self, cells: Sequence[Cell], *, dimension: int | None) -> Path:
+        self._note(cells, dimension=dimension)
+        return write_comparison(self.folder)
+
+    def _noted(self) -> set[str]:
+        """The cells that comparison.json has already."""
+        try:
+            return {entry["key"] for entry in read_json(self.folder / "comparison.json").get("cells", ())}
+        except UserError:  # missing, or damaged: written anew
+            return set()
+
+    def _note(self, cells: Sequence[Cell], *, dimension: int | None) -> None:
         evaluators = self.judge.evaluators
         asked = [name for name in ("knn", "linear", "few_shot", "finetune", "robustness") if getattr(evaluators, name)]
         content = {
@@ -94,7 +107,6 @@ class Work:
             ],
         }
         write_json(self.folder / "comparison.json", content)
-        return write_comparison(self.folder)
 
 
 def check_folder(folder: Path) -> None:

@@ -18,6 +18,7 @@ from lightly_prg.comparison_judging import Judge
 from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits
 from lightly_prg.errors import UserError
+from lightly_prg.eval.comparison_files import read_comparison
 from lightly_prg.image_set import ImageSet
 from lightly_prg.methods.method import Method
 from lightly_prg.recipe import parse_recipe
@@ -168,6 +169,8 @@ def test_killed_anywhere__ends_with_the_same_accuracies(
             patch.setattr(target, name, broken)
             with pytest.raises(Killed):
                 compare(comparison, out=out, data=splits)
+        if broken is dies_behind_the_first_cell:
+            assert [(cell.label, cell.seed) for cell in read_comparison(out).cells] == [("PRG", 0)]
         if name == "training_step":  # what a kill can leave of a run that had hardly begun
             (out / "runs" / "mae-seed1").mkdir(parents=True)
             (out / "runs" / "mae-seed1" / ".recipe.1.yaml").write_text("name: m", encoding="utf-8")
