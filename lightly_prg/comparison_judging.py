@@ -140,7 +140,8 @@ class Judge:
 
     def is_done(self, cell: Cell, records: Records) -> bool:
         """Whether everything that concerns this cell alone was measured of the run that its encoder.json describes."""
-        if not Run(cell.folder).encoder_file.is_file():
+        run = Run(cell.folder)
+        if not run.encoder_file.is_file() or "weights_crc32" not in run.description:  # older versions left it out
             return False
         if self.scanning is not None and not self._is_scanned(cell, records):
             return False

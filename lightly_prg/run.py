@@ -116,6 +116,15 @@ class Run:
         return self.encoder_file.is_file() and not self.weights_file.is_file()
 
     @property
+    def state(self) -> str:
+        """How far it came, for readers."""
+        if self.is_trained:
+            return "trained"
+        if self.has_lost_weights:
+            return "trained, weights removed"
+        return "begun" if self.recipe_file.is_file() else "missing"
+
+    @property
     def is_finetuned(self) -> bool:
         """Whether the encoder was trained with labels, under a classification head."""
         return (self.folder / "head.json").is_file() or (

@@ -219,6 +219,7 @@ def test_runs_without_weights__keep_their_results_and_are_trained_for_other_ques
         for entry in list(run.iterdir()):
             if entry.name not in ("recipe.yaml", "encoder.json", "metrics.csv"):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    assert {Run(run).state for run in (out / "runs").iterdir()} == {"trained, weights removed"}
     with monkeypatch.context() as patch:
         patch.setattr(Method, "training_step", refuse)
         patch.setattr(judging, "Evaluation", refuse)

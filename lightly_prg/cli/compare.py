@@ -165,16 +165,7 @@ def _state(recipe: Any, folder: Path) -> list[str]:
     for seed in recipe.seeds:
         for method in recipe.methods:
             run = Run(folder / "runs" / f"{method.slug}-seed{seed}")
-            state = (
-                "trained"
-                if run.is_trained
-                else "trained, weights removed"
-                if run.has_lost_weights
-                else "begun"
-                if run.recipe_file.is_file()
-                else "missing"
-            )
-            lines.append(f"{run.folder}  {state}")
+            lines.append(f"{run.folder}  {run.state}")
     return lines
 
 

@@ -43,8 +43,7 @@ def _state(claim: Any, runs: Path) -> list[str]:
     for seed in claim.seeds:
         for label in claim.data:
             run = Run(runs / f"{label}-seed{seed}")
-            state = "trained" if run.is_trained else "begun" if run.recipe_file.is_file() else "missing"
-            lines.append(f"{run.folder}  {state}")
+            lines.append(f"{run.folder}  {run.state}")
     return lines
 
 
