@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from lightly_prg.eval.logistic import LogisticFit, fit_penalties
+from lightly_prg.eval.logistic import LogisticFit, _span, fit_penalties
 
 CLASSES = 4
 
@@ -114,3 +114,19 @@ def test_separable__ends() -> None:
     fits = fit(features, labels, 1.0, 1e-3, 1e-9, num_classes=2)
     assert all(found.converged for found in fits)
     assert all(bool(torch.equal(found.scores(features).argmax(dim=1), labels)) for found in fits)
+
+
+@pytest.mark.parametrize("kind", ["standardised", "anywhere", "repeated", "nearly repeated"])
+def test_span__holds_all_samples_in_orthonormal_directions(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randn(40, 60, generator=generator) + 2.0
+    if kind == "standardised":
+        samples = (samples - samples.mean(dim=0)) / samples.std(dim=0)
+    elif kind == "repeated":
+        samples[20:] = samples[:20]
+    elif kind == "nearly repeated":  # the Cholesky factor exists, and its directions are rounding errors
+        samples[20:] = samples[:20] + 1e-6 * torch.randn(20, 60, generator=generator)
+    directions, coordinates = _span(samples)
+    rank = directions.shape[1]
+    torch.testing.assert_close(coordinates @ directions.T, samples.double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(rank, dtype=torch.float64), rtol=0, atol=1e-5)
