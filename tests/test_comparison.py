@@ -227,13 +227,16 @@ def test_runs_without_weights__keep_their_results_and_are_trained_for_other_ques
     assert accuracies(out) == before
     with pytest.raises(UserError, match=r"mae-seed1 has no weights any more: encoder.safetensors was removed"):
         load(out / "runs" / "mae-seed1")
-    # Another question needs the weights: they are made again, and all that was measured of the former goes.
+    # Another question needs the weights: they are made again, and what lay in the run of the former goes.
+    stale = out / "runs/prg-seed0/snapshots/step-3"
+    stale.mkdir(parents=True)
     evaluators = comparison.evaluators.model_dump() | {"few_shot": None, "knn": {"k": 3, "ks": [3]}}
     changed = comparison.model_copy(update={"evaluators": EvaluatorsRecipe.model_validate(evaluators)})
     for folder in (kept, out):
         compare(changed, out=folder, data=splits)
     assert accuracies(out) == accuracies(kept) != before
     assert all(Run(run).is_trained for run in (out / "runs").iterdir())
+    assert not stale.exists()
 
 
 def test_other_recipe__is_refused_and_named(whole: Path, comparison: ComparisonRecipe, splits: Splits) -> None:
