@@ -120,7 +120,7 @@ def test_interleaved__stops_before_the_time_is_over(until: float, rounds: int, m
 def test_processor_time__counts_what_was_computed_alone() -> None:
     options = timing.parser(None).parse_args(["--processor-time", "--repeats", "1"])
     turns = timing.begin(options)
-    seconds = turns({"sleeps": lambda: time.sleep(0.3), "works": lambda: sum(range(3_000_000))}, warm_up=False)
+    seconds = turns({"sleeps": lambda: time.sleep(0.3), "works": lambda: sum(range(20_000_000))}, warm_up=False)
     assert seconds["sleeps"] < 0.02 < seconds["works"]
 
 
