@@ -79,7 +79,8 @@ def pick_precision(requested: str, device: torch.device) -> PrecisionChoice:
     if device.type == "cpu":
         # Measured: with AMX tiles bf16 is several times faster than fp32 on convolutions. With the dot products of an
         # AMD Zen 5 training is 1.45 to 1.65 times as fast (U-Nets in the layout that ``fast_layout`` gives them, ViT,
-        # ResNet), embedding 1.3 to 3 times. On an Intel Xeon with AVX-512 alone the conversions cost more than is gained.
+        # ResNet), embedding 1.3 to 3 times. On an Intel Xeon with AVX-512 alone the conversions cost more than they
+        # gain.
         if has_amx():
             return PrecisionChoice("bf16", "this CPU has AMX tiles, which make bf16 faster than fp32")
         if has_fast_dot_products():
