@@ -14,7 +14,7 @@ from lightly_prg.eval import FineTuned
 from lightly_prg.eval.divisible import labelled
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.evaluation import Evaluation
-from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.hardware import decoding_workers
 from lightly_prg.rereading import reread
 from lightly_prg.transforms import to_unit_range
 
@@ -81,7 +81,7 @@ def judge_with(
     images = labelled(evaluation.images(split))
     if len(images) == 0:
         raise UserError(f"No image of the {split} split has a label.")
-    precision = PRECISIONS[pick_precision("auto", evaluation.target).precision]
+    precision = PRECISIONS[evaluation.precision]
     autocast = torch.autocast(evaluation.target.type, dtype=precision, enabled=precision is not None)
     hits, same, cosine = ([0.0] * len(encoders) for _ in range(3))
     done = 0

@@ -28,7 +28,7 @@ from lightly_prg.features import PRGEncoder
 from lightly_prg.files import file_crc32, read_json, replacing, write_json
 from lightly_prg.finetune_loss import kept_flow_matching
 from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_error
-from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.hardware import decoding_workers
 from lightly_prg.models import LoRA
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import FinetuneRecipe, Recipe
@@ -172,7 +172,7 @@ def finetune_encoder(
             extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),
             seed=seed,
             device=str(evaluation.target),
-            precision=pick_precision("auto", evaluation.target).precision,
+            precision=evaluation.precision,
             num_workers=decoding_workers(),
             validate_at=validate_at,
             progress=update,

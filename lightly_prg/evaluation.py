@@ -32,7 +32,7 @@ from lightly_prg.eval import (
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
-from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.hardware import Precision, decoding_workers, pick_precision
 from lightly_prg.layout import fast_layout
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.methods import build_encoder
@@ -100,11 +100,15 @@ class Evaluation:
         return resolve_device(self.device)
 
     @cached_property
+    def precision(self) -> Precision:
+        """The number format that networks compute in there."""
+        return pick_precision("auto", self.target).precision
+
+    @cached_property
     def trained(self) -> PRGEncoder | NetworkEncoder:
         """The run's encoder, on the device."""
         encoder = load(self.run.folder, trust=self.trust).to(self.target)
-        precision = pick_precision("auto", self.target).precision
-        encoder.network.to(memory_format=fast_layout(encoder.network, self.target, precision))
+        encoder.network.to(memory_format=fast_layout(encoder.network, self.target, self.precision))
         return encoder
 
     @property
@@ -166,11 +170,10 @@ class Evaluation:
 
     def embedding_options(self, name: EncoderName) -> dict[str, Any]:
         """How an encoder of this run is asked for embeddings."""
-        precision = pick_precision("auto", self.target).precision
         return {
             "batch_size": self.run.recipe.eval.batch_size,
             "device": str(self.target),
-            "precision": precision if name in ("run", "random_network") else "32",
+            "precision": self.precision if name in ("run", "random_network") else "32",
             "cache_dir": self.run.embeddings,
             "num_workers": decoding_workers(),
         }
@@ -256,7 +259,7 @@ class Evaluation:
                 seed=self.run.recipe.seed,
                 num_classes=self.splits.train.num_classes,
                 device=str(self.target),
-                precision=pick_precision("auto", self.target).precision,
+                precision=self.precision,
                 num_workers=decoding_workers(),
                 progress=update,
             )

@@ -14,7 +14,7 @@ from lightly_prg.eval import embed, result_to_dict
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
-from lightly_prg.hardware import decoding_workers, pick_precision
+from lightly_prg.hardware import decoding_workers
 from lightly_prg.plot_scan import plot_scan
 from lightly_prg.scan_features import (
     MEMORY_BUDGET,
@@ -327,7 +327,7 @@ def _embedding(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "batch_size": evaluation.run.recipe.eval.batch_size,
         "device": str(evaluation.target),
-        "precision": pick_precision("auto", evaluation.target).precision,
+        "precision": evaluation.precision,
         "num_workers": decoding_workers(),
     }
 
