@@ -17,9 +17,10 @@ from lightly_prg.eval.comparison_statistics import pareto_front
 from lightly_prg.eval.comparison_table import COSTS, TableRow, shown_cost
 from lightly_prg.eval.plot_robustness import plot_robustness
 from lightly_prg.eval.result_files import lookup, number
-from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
+from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, widen, write_figure
 
 _SHOWN = ("knn", "linear", "few_shot", "finetune")
+LEAST_POINTS = 4.0  # of an axis: methods a tenth of a point apart should look as close as they are
 
 
 def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) -> None:
@@ -56,15 +57,13 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
                 elif column.key in row.scores and row.costs[cost.key] == 0:
                     # An untrained network has no place on a logarithmic axis; training has to be worth more than it.
                     axes.axhline(row.scores[column.key].mean, color=colour, lw=1.4, ls=":", label=row.label, zorder=1)
-            front = pareto_front({label: (price, mean.mean) for label, (price, mean) in known.items()})
-            steps = [(known[label][0], known[label][1].mean) for label in front]
-            if len(steps) > 1:
-                axes.step(*zip(*steps, strict=True), where="post", color=theme.muted, lw=1.2, ls="--", zorder=1)
+            draw_front(axes, theme, {label: (price, mean.mean) for label, (price, mean) in known.items()})
             if known:
                 _price_axis(axes, [price for price, _ in known.values()])
             else:
                 remark(axes, theme, "not known")
             axes.margins(y=0.2)
+            widen(axes, LEAST_POINTS)
             if line == len(columns) - 1:
                 axes.set_xlabel(cost.full)
             if place == 0:
@@ -82,6 +81,13 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
         return figure
 
     write_figure(path, draw)
+
+
+def draw_front(axes: Axes, theme: Theme, points: Mapping[str, tuple[float, float]]) -> None:
+    """Draws the Pareto front of ``(price, accuracy)`` as steps, if more than one method is on it."""
+    steps = [points[label] for label in pareto_front(points)]
+    if len(steps) > 1:
+        axes.step(*zip(*steps, strict=True), where="post", color=theme.muted, lw=1.2, ls="--", zorder=1)
 
 
 def _price_axis(axes: Axes, prices: Sequence[float]) -> None:

@@ -91,6 +91,13 @@ def new_axes(figure: Figure, theme: Theme, *place: Any, sharex: Axes | None = No
     return axes
 
 
+def widen(axes: Axes, least: float) -> None:
+    """Makes the vertical axis span at least so much, about its middle."""
+    low, high = axes.get_ylim()
+    missing = max(0.0, least - (high - low)) / 2
+    axes.set_ylim(low - missing, high + missing)
+
+
 def log_axis(axis: Any, set_scale: Callable[[str], None]) -> None:
     """Makes an axis logarithmic with plain numbers, of which some also stand within a decade."""
     set_scale("log")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lightly_prg import plot_embeddings, plot_images, plotting
 from lightly_prg.errors import UserError
-from lightly_prg.plot_style import DARK, LIGHT, write_figure
+from lightly_prg.plot_style import DARK, LIGHT, new_axes, new_figure, widen, write_figure
 from lightly_prg.plotting import (
     dark_twin,
     plot_accuracy_bars,
@@ -113,6 +113,16 @@ def test_writing__keeps_the_former_file_when_drawing_fails(tmp_path: Path) -> No
 def test_writing__refuses_other_formats(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"'name\.jpg'"):
         plot_curves([], tmp_path / "name.jpg")
+
+
+@pytest.mark.parametrize(("drawn", "expected"), [((50.0, 50.1), (48.05, 52.05)), ((40.0, 50.0), (40.0, 50.0))])
+def test_widen__spans_at_least_what_is_asked_about_the_middle(
+    drawn: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    axes = new_axes(new_figure(200, 200), LIGHT, 1, 1, 1)
+    axes.set_ylim(*drawn)
+    widen(axes, 4.0)
+    assert axes.get_ylim() == pytest.approx(expected)
 
 
 def test_import__brings_neither_pyplot_nor_torch() -> None:

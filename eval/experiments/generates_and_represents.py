@@ -27,13 +27,14 @@ from lightly_prg.console import Console
 from lightly_prg.eval.comparison_files import Comparison, read_comparison
 from lightly_prg.eval.comparison_statistics import Mean, mean_of, paired_difference
 from lightly_prg.eval.comparison_table import shown_difference, shown_score
+from lightly_prg.eval.plot_comparison import LEAST_POINTS, draw_front
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_text
 from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.measurements.of_run import measure_likelihood
 from lightly_prg.measurements.sample_distance import measure_sample_distance
-from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
+from lightly_prg.plot_style import Theme, new_axes, new_figure, widen, write_figure
 from lightly_prg.run import Run
 
 GENERATIVE = {"bits": "bits per dimension", "frechet": "Fréchet distance"}
@@ -168,7 +169,8 @@ def plot_tradeoff(
 ) -> None:
     """Draws linear accuracy against bits per dimension and against the Fréchet distance, one point a method.
 
-    Methods without a flow are lines: they generate nothing. Worse than three times the reference is off the picture.
+    The Pareto front is dashed. Methods without a flow are lines: they generate nothing. Worse than three times the
+    reference is off the picture.
 
     Args:
         accuracies: Of the linear probe, by method and seed.
@@ -183,6 +185,7 @@ def plot_tradeoff(
         for place, (key, by_label) in enumerate(measured.items()):
             axes = new_axes(figure, theme, grid[0, place])
             plain = mean_of(list(by_label[reference].values())).mean if by_label.get(reference) else math.inf
+            shown: dict[str, tuple[float, float]] = {}
             for label, colour in zip(accuracies, theme.colours * len(accuracies), strict=False):
                 if not accuracies[label]:
                     continue
@@ -193,6 +196,9 @@ def plot_tradeoff(
                 price = mean_of(list(by_label[label].values()))
                 if price.mean <= OUT_OF_BOUNDS * plain:
                     _point(axes, price, reached, colour, label)
+                    shown[label] = (price.mean, reached.mean)
+            draw_front(axes, theme, shown)
+            widen(axes, LEAST_POINTS)
             axes.set_xlabel(f"{GENERATIVE[key]} (less is better)")
             if place == 0:
                 axes.set_ylabel("linear probe, %")
