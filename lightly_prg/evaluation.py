@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
+from lightly_prg.attention import use_fast_attention
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits
 from lightly_prg.diagnostics import round_trip, sample
@@ -107,8 +108,8 @@ class Evaluation:
     @cached_property
     def trained(self) -> PRGEncoder | NetworkEncoder:
         """The run's encoder, on the device."""
-        encoder = load(self.run.folder, trust=self.trust).to(self.target)
-        encoder.network.to(memory_format=fast_layout(encoder.network, self.target, self.precision))
+        encoder = load(self.run.folder, trust=self.trust)
+        self._place(encoder)
         return encoder
 
     @property
@@ -146,7 +147,14 @@ class Evaluation:
             torch.manual_seed(generator_for(seed, "random network").initial_seed())
             encoder = build_encoder(self.description, trust=self.trust)
         redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
-        return encoder.eval().to(self.target)
+        self._place(encoder)
+        return encoder.eval()
+
+    def _place(self, encoder: PRGEncoder | NetworkEncoder) -> None:
+        """Brings an encoder to the device, in the form that is fastest there."""
+        encoder.to(self.target)
+        encoder.network.to(memory_format=fast_layout(encoder.network, self.target, self.precision))
+        use_fast_attention(encoder.network, self.target, self.precision)
 
     def images(self, split: str) -> ImageSet:
         """The images of a split.

@@ -33,7 +33,7 @@ from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Sect
 from lightly_prg.run import Run
 
 # What a fine-tuning may have of its own in a method; all else is the comparison's.
-_FINETUNE_KEYS = ("feature", "ode", "blocks", "beta")
+_FINETUNE_KEYS = ("feature", "ode", "blocks", "beta", "learning_rates")
 
 
 class MethodEntry(Section):
@@ -45,7 +45,7 @@ class MethodEntry(Section):
             serves for its seed and is not trained again.
         overrides: ``key=value``, as ``lightly-prg train`` takes them.
         finetune: ``key=value`` of ``eval.finetune`` that belong to the method: ``feature.*``, ``ode.*``, ``blocks``,
-            ``beta``.
+            ``beta``, ``learning_rates``.
         share: Of the budget: half of it where one objective comes after the other. The shares of a method and of
             those that it starts from add up to 1 at most.
         steps_of: The label of a method further up, whose steps it takes instead of those that the budget pays for:

@@ -21,6 +21,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 
+from lightly_prg.attention import use_fast_attention
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
@@ -246,6 +247,7 @@ def _fit(
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
         module.compile_network()
+    use_fast_attention(module, device, precision)
     layout = fast_layout(module.network, device, precision)
     module.network.to(memory_format=layout)
     module.ema.to(memory_format=layout)

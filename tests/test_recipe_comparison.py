@@ -12,7 +12,10 @@ TWO = """
 name: two
 methods:
   - {label: PRG, recipe: quickstart}
-  - {label: Slow PRG, recipe: quickstart, overrides: [train.epochs=3], finetune: [feature.source=state]}
+  - label: Slow PRG
+    recipe: quickstart
+    overrides: [train.epochs=3]
+    finetune: [feature.source=state, 'learning_rates=[0.01]']
 seeds: [4, 5]
 overrides: [train.epochs=2, train.lr=1e-2]
 evaluators: {linear: null, finetune: {epochs: 7}}
@@ -72,7 +75,9 @@ def test_finetune__is_shared_but_for_what_belongs_to_the_method() -> None:
     assert first is not None
     assert second is not None
     assert second.feature == {"source": "state"}
-    assert first == second.model_copy(update={"feature": None})
+    assert second.learning_rates == (0.01,)
+    assert first == second.model_copy(update={"feature": None, "learning_rates": first.learning_rates})
+    assert first.learning_rates != second.learning_rates
     assert first.epochs == 7
 
 
