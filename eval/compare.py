@@ -90,7 +90,11 @@ def verdicts(comparison: Comparison, rows: Sequence[TableRow]) -> list[str]:
     """Says of every method where it is above the reference, where below, and where that cannot be told.
 
     Two methods are told apart where the 95 % interval of their paired difference does not hold zero.
+    One seed gives no interval, which one sentence says for all.
     """
+    differences = [difference for row in rows for difference in row.differences.values()]
+    if differences and all(difference.half_width is None for difference in differences):
+        return [f"With one seed no difference to {comparison.reference} can be told from chance; the table has them."]
     sentences = []
     words = {"above": "is above", "below": "is below", "open": "cannot be told from"}
     for row in rows:

@@ -113,6 +113,15 @@ def test_embedding_speed__is_that_of_all_seeds_together(folder: Path) -> None:
     assert table_rows(read_comparison(folder))[0].costs["images_per_second"] == pytest.approx(1234.0 / 2)
 
 
+def test_one_seed__is_said_once(folder: Path) -> None:
+    about = json.loads((folder / "comparison.json").read_text("utf-8"))
+    cells = [cell for cell in about["cells"] if cell["seed"] == 0]
+    write(folder / "comparison.json", {**about, "seeds": [0], "cells": cells})
+    text = " ".join(Page(write_comparison(folder).read_text("utf-8")).words)
+    assert text.count("With one seed no difference to PRG can be told from chance") == 1
+    assert "cannot be told from PRG" not in text
+
+
 def test_machines__are_all_named(folder: Path) -> None:
     path, content = facts_of(folder, "prg-seed1")
     content["result"] |= {"machine": "aarch64", "cpu_count": 7, "python": "3.12.1", "versions": {"torch": "2.15.0"}}
