@@ -47,7 +47,7 @@ def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) ->
                 for row in rows
                 if column.key in row.scores and (price := row.costs[cost.key])
             }
-            for row, colour in zip(rows, _colours(theme), strict=False):
+            for row, colour in zip(rows, method_colours(theme), strict=False):
                 if row.label in known:
                     price, mean = known[row.label]
                     axes.errorbar(
@@ -126,7 +126,7 @@ def plot_learning_curves(comparison: Comparison, path: Path) -> None:
     def draw(theme: Theme) -> Figure:
         figure = new_figure(760, 20 + 210 * rows)
         grid = figure.add_gridspec(rows, 2)
-        colours = list(itertools.islice(_colours(theme), len(colours_at)))
+        colours = list(itertools.islice(method_colours(theme), len(colours_at)))
         for index, (label, lines) in enumerate(curves.items()):
             axes = new_axes(figure, theme, grid[index // 2, index % 2])
             for line in lines:
@@ -169,7 +169,8 @@ def mean_robustness(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _colours(theme: Theme) -> itertools.cycle[str]:
+def method_colours(theme: Theme) -> itertools.cycle[str]:
+    """A colour for each method, in their order."""
     # As in the figures of a run: its second control has the grey.
     blue, orange, *others, grey = theme.colours
     return itertools.cycle((blue, orange, grey, *others))

@@ -259,3 +259,30 @@ def test_kept_comparison__has_results_and_no_weights(tmp_path: Path) -> None:
 def _fill(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_standing_plot__has_a_line_for_each_method_and_a_dot_for_each_seed(
+    joint: tuple[list[Path], Comparison], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment, figures = script("plot_standing"), []
+    _, comparison = joint
+    fewer = Comparison(
+        comparison.about, comparison.columns, tuple(c for c in comparison.cells if c.label != "joint"), (), ""
+    )
+    monkeypatch.setattr(experiment, "write_figure", lambda path, draw: figures.append(draw(LIGHT)))
+    experiment.plot({"one": comparison, "other": fewer}, tmp_path / "standing.png")
+    panels = figures[0].axes
+    assert len(panels) == 4  # two sets, two evaluators
+    knn = panels[0]
+    assert [text.get_text() for text in knn.get_yticklabels()] == ["PRG", "joint", "SimCLR", "alone"]
+    dots = {(float(x), float(y)) for line in knn.lines for x, y in zip(*line.get_data(), strict=True)}
+    assert {(80.0, 0.0), (82.0, 0.0), (81.0, 0.0), (83.0, 1.0), (83.0, 2.0), (84.0, 3.0)} <= dots
+    # The same line for the same method where another is missing.
+    other = {float(y) for line in panels[2].lines for y in line.get_ydata()}
+    assert other == {0.0, 2.0, 3.0}
+    assert all(axes.get_xlim()[1] - axes.get_xlim()[0] >= 4 for axes in panels)
+
+
+def test_standing_plot__takes_a_title_for_each_folder(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        script("plot_standing").main([str(tmp_path), str(tmp_path), "--titles", "a", "--out", str(tmp_path / "a.png")])
