@@ -118,7 +118,7 @@ def verdicts(comparison: Comparison, rows: Sequence[TableRow]) -> list[str]:
 
 def _draw(comparison: Comparison, rows: Sequence[TableRow], figures: Path) -> None:
     # Matplotlib takes long to import; who only reads the table does without it.
-    from lightly_prg.eval.plot_comparison import plot_learning_curves, plot_pareto, plot_robustness_of
+    from lightly_prg.eval.plot_comparison import plot_accuracy_against_cost, plot_learning_curves, plot_robustness_of
     from lightly_prg.plotting import dark_twin, plot_accuracy_bars
 
     bars: dict[str, dict[str, tuple[float, float | None]]] = {}
@@ -130,7 +130,8 @@ def _draw(comparison: Comparison, rows: Sequence[TableRow], figures: Path) -> No
         }
     if bars:
         plot_accuracy_bars(bars, figures / "accuracy.png")
-        plot_pareto(comparison, rows, figures / "pareto.png")
+        plot_accuracy_against_cost(comparison, rows, "training", figures / "training_cost.png")
+        plot_accuracy_against_cost(comparison, rows, "embedding", figures / "embedding_cost.png")
     if any(cell.losses for cell in comparison.cells):
         plot_learning_curves(comparison, figures / "learning_curves.png")
     robust = figures / "robustness.png"

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,66 +17,69 @@ from lightly_prg.eval.comparison_statistics import pareto_front
 from lightly_prg.eval.comparison_table import COSTS, TableRow, shown_cost
 from lightly_prg.eval.plot_robustness import plot_robustness
 from lightly_prg.eval.result_files import lookup, number
-from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, widen, write_figure
+from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, widen, write_figure
 
 _SHOWN = ("knn", "linear", "few_shot", "finetune")
 LEAST_POINTS = 4.0  # of an axis: methods a tenth of a point apart should look as close as they are
 
 
-def plot_pareto(comparison: Comparison, rows: Sequence[TableRow], path: Path) -> None:
-    """Draws accuracy against the cost of training and of an embedding, with the Pareto front.
+def plot_accuracy_against_cost(
+    comparison: Comparison, rows: Sequence[TableRow], kind: Literal["training", "embedding"], path: Path
+) -> None:
+    """Draws accuracy against what a method costs, a panel for each evaluator, with the Pareto front.
 
     Args:
         comparison: For the titles.
         rows: One for each method; a bar is the standard deviation over seeds.
+        kind: The cost: seconds of training, or multiply-adds of an embedding.
         path: Where to write the PNG.
     """
     columns = [column for column in comparison.columns if column.key in _SHOWN] or list(comparison.columns)
     # Training on a GPU keeps the processor idle for the most part.
     on_cpu = all(lookup(cell.facts, "training", "device") in (None, "cpu") for cell in comparison.cells)
-    keys = ("cpu_seconds" if on_cpu else "wall_seconds", "embedding_macs")
-    prices = [cost for key in keys for cost in COSTS if cost.key == key]
+    seconds = "cpu_seconds" if on_cpu else "wall_seconds"
+    cost = next(cost for cost in COSTS if cost.key == (seconds if kind == "training" else "embedding_macs"))
+    prices = {row.label: price for row in rows if (price := row.costs[cost.key])}
+    drawn = [row for row in rows if row.label in prices or row.costs[cost.key] == 0]
 
     def draw(theme: Theme) -> Figure:
-        figure = new_figure(760, 60 + 230 * len(columns))
-        grid = figure.add_gridspec(len(columns), len(prices))
-        for (line, column), (place, cost) in itertools.product(enumerate(columns), enumerate(prices)):
-            axes = new_axes(figure, theme, grid[line, place])
-            known = {
-                row.label: (price, row.scores[column.key])
-                for row in rows
-                if column.key in row.scores and (price := row.costs[cost.key])
-            }
-            for row, colour in zip(rows, method_colours(theme), strict=False):
-                if row.label in known:
-                    price, mean = known[row.label]
-                    axes.errorbar(
-                        price, mean.mean, yerr=mean.deviation, color=colour, marker="o", ms=8, capsize=3, lw=0,
-                        elinewidth=1.4, label=row.label,
+        figure = new_figure(470, 60 + 28 * math.ceil(len(drawn) / 2) + 200 * len(columns))
+        colours = dict(zip([row.label for row in rows], method_colours(theme), strict=False))
+        handles: dict[str, Any] = {}
+        for line, column in enumerate(columns, start=1):
+            axes = new_axes(figure, theme, len(columns), 1, line)
+            for row in drawn:
+                if column.key not in row.scores:
+                    continue
+                mean, colour = row.scores[column.key], colours[row.label]
+                if row.label in prices:
+                    handles[row.label] = axes.errorbar(
+                        prices[row.label], mean.mean, yerr=mean.deviation, color=colour, marker="o", ms=8, capsize=3,
+                        lw=0, elinewidth=1.4, label=row.label,
                     )  # fmt: skip
-                elif column.key in row.scores and row.costs[cost.key] == 0:
+                else:
                     # An untrained network has no place on a logarithmic axis; training has to be worth more than it.
-                    axes.axhline(row.scores[column.key].mean, color=colour, lw=1.4, ls=":", label=row.label, zorder=1)
-            draw_front(axes, theme, {label: (price, mean.mean) for label, (price, mean) in known.items()})
-            if known:
-                _price_axis(axes, [price for price, _ in known.values()])
+                    handles[row.label] = axes.axhline(mean.mean, color=colour, lw=1.4, ls=":", zorder=1)
+            points = {
+                row.label: (prices[row.label], row.scores[column.key].mean)
+                for row in drawn
+                if row.label in prices and column.key in row.scores
+            }
+            draw_front(axes, theme, points)
+            if points:
+                _price_axis(axes, [price for price, _ in points.values()])
             else:
                 remark(axes, theme, "not known")
             axes.margins(y=0.2)
             widen(axes, LEAST_POINTS)
-            if line == len(columns) - 1:
+            axes.set_ylabel(f"{column.title}\n{column.detail}, %".replace("\n,", ","))
+            if line == len(columns):
                 axes.set_xlabel(cost.full)
-            if place == 0:
-                axes.set_ylabel(f"{column.title}\n{column.detail}, %".replace("\n,", ","))
-        handles: dict[str, Any] = {}
-        for axes in figure.axes:
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
         if handles:
             labels = [row.label for row in rows if row.label in handles]
             figure.legend(
-                [handles[label] for label in labels], labels, loc="outside upper left", ncols=min(len(labels), 4),
-                frameon=False, labelcolor=theme.text, fontsize=11,
+                [handles[label] for label in labels], labels, loc="outside upper left", ncols=2, frameon=False,
+                labelcolor=theme.text, fontsize=11,
             )  # fmt: skip
         return figure
 
@@ -167,10 +170,3 @@ def mean_robustness(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             for name, errors in first["error"].items()
         },
     }
-
-
-def method_colours(theme: Theme) -> itertools.cycle[str]:
-    """A colour for each method, in their order."""
-    # As in the figures of a run: its second control has the grey.
-    blue, orange, *others, grey = theme.colours
-    return itertools.cycle((blue, orange, grey, *others))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
-from lightly_prg.plot_style import Theme, displayable, new_axes, new_figure, show_image, write_figure
+from lightly_prg.plot_style import Theme, displayable, method_colours, new_axes, new_figure, show_image, write_figure
 from lightly_prg.randomness import generator_for
 
 _ROW = 5  # corruptions beside each other in the gallery
@@ -40,16 +39,16 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: Path) -> Non
     curves = {label: _curve(float(results[label]["clean_top1"]), error) for label, error in errors.items()}
 
     def draw(theme: Theme) -> Figure:
-        figure = new_figure(760, 250 + (22 * len(results) + 14) * len(names) / 2)
-        grid = figure.add_gridspec(1, 2, width_ratios=[1, 1.15])
-        blue, orange, *others, grey = theme.colours
-        colours = dict(zip(errors, itertools.cycle((blue, orange, grey, *others)), strict=False))
+        below = (11 * len(results) + 9) * len(names)
+        figure = new_figure(470, 330 + below)
+        grid = figure.add_gridspec(2, 1, height_ratios=[240, below])
+        colours = dict(zip(errors, method_colours(theme), strict=False))
         lines = new_axes(figure, theme, grid[0])
         for label, curve in curves.items():
             lines.plot(list(curve), list(curve.values()), marker="o", ms=5, lw=2, color=colours[label], label=label)
         severities = sorted({severity for curve in curves.values() for severity in curve})
         lines.set_xticks(severities, ["clean" if severity == 0 else str(severity) for severity in severities])
-        lines.set(ylim=(0, 100), xlabel="severity", ylabel="top-1 accuracy, mean over corruptions, %")
+        lines.set(ylim=(0, 100), xlabel="severity", ylabel="top-1 accuracy,\nmean over corruptions, %")
         bars = new_axes(figure, theme, grid[1])
         height = 0.84 / len(errors)
         for index, (label, error) in enumerate(errors.items()):

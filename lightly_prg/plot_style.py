@@ -5,6 +5,7 @@ Figures are drawn on their own canvases: nothing touches pyplot's global state o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,13 @@ LIGHT = Theme("#ffffff", "#1b1f24", "#59636e", "#e3e7eb", tuple(_COLOURS.split()
 # Two colours are lifted for the dark theme, where they would have a contrast below 3.
 _LIFTED = _COLOURS.replace("#832db6", "#a05ad6").replace("#bd1f01", "#dd4526")
 DARK = Theme("#15191f", "#e6eaef", "#9aa5b1", "#2c333c", tuple(_LIFTED.split()))
+
+
+def method_colours(theme: Theme) -> itertools.cycle[str]:
+    """A colour for each method that is compared, in their order."""
+    # In the figures of a run the third is its second control, a baseline of the baseline, so it has the grey.
+    blue, orange, *others, grey = theme.colours
+    return itertools.cycle((blue, orange, grey, *others))
 
 
 def dark_twin(path: Path) -> Path:

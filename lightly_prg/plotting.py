@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,14 +17,12 @@ from lightly_prg.plot_style import (
     Theme,
     dark_twin,
     log_axis,
+    method_colours,
     new_axes,
     new_figure,
     remark,
     write_figure,
 )
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "dark_twin",
@@ -153,10 +150,7 @@ def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(500, 25 * y + 70)
         axes = new_axes(figure, theme)
-        # The second control is a baseline of the baseline, so it gets a grey.
-        blue, orange, *others, grey = theme.colours
-        colours = itertools.cycle((blue, orange, grey, *others))
-        for (name, places), colour in zip(bars.items(), colours, strict=False):
+        for (name, places), colour in zip(bars.items(), method_colours(theme), strict=False):
             lengths = [mean for _, mean, _ in places]
             axes.barh([at for at, *_ in places], lengths, 0.86, color=colour, label=name)
             for at, mean, deviation in places:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 from lightly_prg.eval.comparison_files import Column, Comparison, read_comparison
 from lightly_prg.eval.comparison_table import TableRow, table_rows
-from lightly_prg.eval.plot_comparison import LEAST_POINTS, method_colours
-from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
+from lightly_prg.eval.plot_comparison import LEAST_POINTS
+from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, write_figure
 
 SHOWN = ("knn", "linear", "few_shot", "finetune", "robustness")
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from lightly_prg.errors import UserError
+from lightly_prg.eval import plot_comparison
 from lightly_prg.eval.compare import write_comparison
 from lightly_prg.eval.comparison_files import read_comparison
 from lightly_prg.eval.comparison_table import latex_text, table_rows
-from lightly_prg.eval.plot_comparison import mean_robustness
+from lightly_prg.eval.plot_comparison import mean_robustness, plot_accuracy_against_cost
+from lightly_prg.plot_style import LIGHT
 
 NASTY = "A|b & <i>50_%</i> $x$"
 ACCURACIES = {("PRG", 0): (90.0, 80.0), ("PRG", 1): (92.0, 84.0), (NASTY, 0): (93.0, 81.0), (NASTY, 1): (94.0, 85.0)}
@@ -160,7 +162,7 @@ def test_page__is_well_formed_and_self_contained(folder: Path) -> None:
     addresses = [
         value for _, attributes in page.tags for key in ("src", "href", "srcset") if (value := attributes.get(key))
     ]
-    assert len(addresses) >= 9  # four figures, light and dark, and the icon
+    assert len(addresses) == 11  # five figures, light and dark, and the icon
     assert all(address.startswith("data:") for address in addresses)
     assert "url(" not in source
     text = " ".join(page.words)
@@ -238,3 +240,23 @@ def test_robustness__is_the_mean_over_seeds() -> None:
     mean = mean_robustness([robust(30.0), robust(31.0)])
     assert mean["error"]["fog"] == {"1": 30.5, "5": 30.5}
     assert mean["clean_top1"] == 90.0
+
+
+def test_cost_plot__has_a_dot_for_who_paid_and_a_line_for_who_did_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in ("nasty-seed0", "nasty-seed1"):
+        path, content = facts_of(folder, key)
+        content["result"]["training"]["cpu_seconds"] = 0.0
+        write(path, content)
+    comparison, figures = read_comparison(folder), []
+    monkeypatch.setattr(plot_comparison, "write_figure", lambda path, draw: figures.append(draw(LIGHT)))
+    for kind in ("training", "embedding"):
+        plot_accuracy_against_cost(comparison, table_rows(comparison), kind, folder / "cost.png")
+    training, embedding = (figure.axes for figure in figures)
+    assert [axes.get_ylabel() for axes in training] == ["k-NN\nk\xa0=\xa020, %", "linear, %"]
+    drawn = [[[float(value[0]) for value in line.get_data()] for line in axes.lines if line.get_marker() == "o"]
+             for axes in (training[0], embedding[0])]  # fmt: skip
+    assert drawn == [[[20.5, 91.0]], [[1e9, 91.0], [1e9, 93.5]]]
+    flat = [line.get_ydata() for line in training[0].lines if line.get_linestyle() == ":"]
+    assert [list(values) for values in flat] == [[93.5, 93.5]]
