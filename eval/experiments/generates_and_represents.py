@@ -34,7 +34,7 @@ from lightly_prg.files import read_json, write_text
 from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.measurements.of_run import measure_likelihood
 from lightly_prg.measurements.sample_distance import measure_sample_distance
-from lightly_prg.plot_style import Theme, new_axes, new_figure, widen, write_figure
+from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, widen, write_figure
 from lightly_prg.run import Run
 
 GENERATIVE = {"bits": "bits per dimension", "frechet": "Fréchet distance"}
@@ -186,7 +186,7 @@ def plot_tradeoff(
             axes = new_axes(figure, theme, grid[0, place])
             plain = mean_of(list(by_label[reference].values())).mean if by_label.get(reference) else math.inf
             shown: dict[str, tuple[float, float]] = {}
-            for label, colour in zip(accuracies, theme.colours * len(accuracies), strict=False):
+            for label, colour in zip(accuracies, method_colours(theme), strict=False):
                 if not accuracies[label]:
                     continue
                 reached = mean_of(list(accuracies[label].values()))
