@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
 import shutil
 import sys
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.comparison_files import CellResults, Column, Comparison, read_comparison
-from lightly_prg.plot_style import LIGHT, method_colours
+from lightly_prg.plot_style import LIGHT
 from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
@@ -196,7 +195,7 @@ def test_tradeoff__has_a_point_for_each_flow_and_a_line_for_each_other(
     for axes in (bits, frechet):
         (line,) = (line for line in axes.lines if line.get_label() == "SimCLR")
         assert list(line.get_ydata()) == [77.0, 77.0]
-        assert line.get_color() == list(itertools.islice(method_colours(LIGHT), 3))[2], "as in the comparison's figures"
+        assert line.get_color() == LIGHT.colours[-1], "grey for the third, as in the comparison's figures"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["SimCLR", "PRG", "joint", "alone"]
 
 
