@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ def plot_accuracy_against_cost(
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(470, 60 + 28 * math.ceil(len(drawn) / 2) + 200 * len(columns))
-        colours = dict(zip([row.label for row in rows], method_colours(theme), strict=False))
+        colours = method_colours(theme, [row.label for row in rows])
         handles: dict[str, Any] = {}
         for line, column in enumerate(columns, start=1):
             axes = new_axes(figure, theme, len(columns), 1, line)
@@ -120,7 +119,6 @@ def plot_learning_curves(comparison: Comparison, path: Path) -> None:
         ValueError: If there is no curve.
     """
     curves = {label: [cell.losses for cell in comparison.of(label) if cell.losses] for label in comparison.labels}
-    colours_at = {label: index for index, label in enumerate(comparison.labels)}
     curves = {label: lines for label, lines in curves.items() if lines}
     if not curves:
         raise ValueError("At least one learning curve is needed, got none.")
@@ -129,15 +127,13 @@ def plot_learning_curves(comparison: Comparison, path: Path) -> None:
     def draw(theme: Theme) -> Figure:
         figure = new_figure(760, 20 + 210 * rows)
         grid = figure.add_gridspec(rows, 2)
-        colours = list(itertools.islice(method_colours(theme), len(colours_at)))
+        colours = method_colours(theme, comparison.labels)
         for index, (label, lines) in enumerate(curves.items()):
             axes = new_axes(figure, theme, grid[index // 2, index % 2])
             for line in lines:
                 shares, losses = zip(*line, strict=True)
                 marker = "o" if len(line) < 3 else ""
-                axes.plot(
-                    [100 * share for share in shares], losses, color=colours[colours_at[label]], lw=1.4, marker=marker
-                )
+                axes.plot([100 * share for share in shares], losses, color=colours[label], lw=1.4, marker=marker)
             axes.set_title(label, color=theme.text, fontsize=11, loc="left")
             axes.set(xlim=(0, 102), ylabel="training loss")
             if index >= len(curves) - 2:

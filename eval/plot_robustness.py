@@ -42,7 +42,7 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: Path) -> Non
         below = (11 * len(results) + 9) * len(names)
         figure = new_figure(470, 330 + below)
         grid = figure.add_gridspec(2, 1, height_ratios=[240, below])
-        colours = dict(zip(errors, method_colours(theme), strict=False))
+        colours = method_colours(theme, errors)
         lines = new_axes(figure, theme, grid[0])
         for label, curve in curves.items():
             lines.plot(list(curve), list(curve.values()), marker="o", ms=5, lw=2, color=colours[label], label=label)

@@ -6,7 +6,7 @@ Figures are drawn on their own canvases: nothing touches pyplot's global state o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,11 +54,11 @@ _LIFTED = _COLOURS.replace("#832db6", "#a05ad6").replace("#bd1f01", "#dd4526")
 DARK = Theme("#15191f", "#e6eaef", "#9aa5b1", "#2c333c", tuple(_LIFTED.split()))
 
 
-def method_colours(theme: Theme) -> itertools.cycle[str]:
+def method_colours(theme: Theme, labels: Iterable[str]) -> dict[str, str]:
     """A colour for each method that is compared, in their order."""
     # In the figures of a run the third is its second control, a baseline of the baseline, so it has the grey.
     blue, orange, *others, grey = theme.colours
-    return itertools.cycle((blue, orange, grey, *others))
+    return dict(zip(labels, itertools.cycle((blue, orange, grey, *others)), strict=False))
 
 
 def dark_twin(path: Path) -> Path:
@@ -99,11 +99,11 @@ def new_axes(figure: Figure, theme: Theme, *place: Any, sharex: Axes | None = No
     return axes
 
 
-def widen(axes: Axes, least: float) -> None:
-    """Makes the vertical axis span at least so much, about its middle."""
-    low, high = axes.get_ylim()
+def widen(axes: Axes, least: float, which: Literal["x", "y"] = "y") -> None:
+    """Makes an axis span at least so much, about its middle."""
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     missing = max(0.0, least - (high - low)) / 2
-    axes.set_ylim(low - missing, high + missing)
+    axes.set(**{f"{which}lim": (low - missing, high + missing)})
 
 
 def log_axis(axis: Any, set_scale: Callable[[str], None]) -> None:

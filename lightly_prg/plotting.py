@@ -150,9 +150,10 @@ def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(500, 25 * y + 70)
         axes = new_axes(figure, theme)
-        for (name, places), colour in zip(bars.items(), method_colours(theme), strict=False):
+        colours = method_colours(theme, bars)
+        for name, places in bars.items():
             lengths = [mean for _, mean, _ in places]
-            axes.barh([at for at, *_ in places], lengths, 0.86, color=colour, label=name)
+            axes.barh([at for at, *_ in places], lengths, 0.86, color=colours[name], label=name)
             for at, mean, deviation in places:
                 spread = deviation or 0.0
                 text = f"{mean:.1f}" + ("" if deviation is None else f" ± {spread:.1f}")

@@ -186,7 +186,7 @@ def plot_tradeoff(
             axes = new_axes(figure, theme, grid[0, place])
             plain = mean_of(list(by_label[reference].values())).mean if by_label.get(reference) else math.inf
             shown: dict[str, tuple[float, float]] = {}
-            for label, colour in zip(accuracies, method_colours(theme), strict=False):
+            for label, colour in method_colours(theme, accuracies).items():
                 if not accuracies[label]:
                     continue
                 reached = mean_of(list(accuracies[label].values()))

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from lightly_prg.eval.comparison_files import Column, Comparison, read_comparison
 from lightly_prg.eval.comparison_table import TableRow, table_rows
 from lightly_prg.eval.plot_comparison import LEAST_POINTS
-from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, write_figure
+from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, widen, write_figure
 
 SHOWN = ("knn", "linear", "few_shot", "finetune", "robustness")
 
@@ -54,7 +54,7 @@ def plot(comparisons: Mapping[str, Comparison], path: Path) -> None:
     def draw(theme: Theme) -> Figure:
         figure = new_figure(980, 40 + len(rows) * height)
         grid = figure.add_gridspec(len(rows), len(columns))
-        colours = dict(zip(labels, method_colours(theme), strict=False))
+        colours = method_colours(theme, labels)
         for (line, (title, of_set)), (place, column) in itertools.product(enumerate(rows.items()), enumerate(columns)):
             axes = new_axes(figure, theme, grid[line, place])
             _panel(axes, theme, of_set, column, labels, colours)
@@ -87,9 +87,7 @@ def _panel(
         remark(axes, theme, "not measured")
         return
     axes.margins(x=0.15)
-    low, high = axes.get_xlim()
-    missing = max(0.0, LEAST_POINTS - (high - low)) / 2
-    axes.set_xlim(low - missing, high + missing)
+    widen(axes, LEAST_POINTS, "x")
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.set_yticks(range(len(labels)), [""] * len(labels))
     axes.locator_params(axis="x", nbins=4, integer=True)
