@@ -86,7 +86,8 @@ class PRGRecipe(Section):
         name: ``prg``.
         path: From data to noise: straight lines, or one of diffusion's.
         coupling: How noise is assigned to images; ``optimal_transport`` within a batch makes paths straighter.
-        tau_sampling: From which distribution training draws tau.
+        tau_sampling: From which law training draws tau. ``logit_normal`` and ``mode`` favour the middle of the path;
+            ``mode`` keeps more of the ends, on which likelihood depends.
         backbone: The velocity network.
         ode: How the embedding's ODE is solved.
         feature: Where the embedding is read.
@@ -97,7 +98,7 @@ class PRGRecipe(Section):
     name: Literal["prg"]
     path: Literal["linear", "trigonometric", "variance_preserving"] = "linear"
     coupling: Literal["independent", "optimal_transport"] = "independent"
-    tau_sampling: Literal["uniform", "logit_normal"] = "uniform"
+    tau_sampling: Literal["uniform", "logit_normal", "mode"] = "uniform"
     backbone: BackboneRecipe = UNetRecipe(name="unet")
     ode: OdeSpec = OdeSpec()
     feature: FeatureSpec = FeatureSpec(source="block", block="middle")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from lightly_prg.flow.coupling import COUPLINGS, couple
 from lightly_prg.flow.paths import LinearPath, Path, Velocity, path_from_name
 
-TAU_SAMPLINGS = ("uniform", "logit_normal")
+TAU_SAMPLINGS = ("uniform", "logit_normal", "mode")
+MODE_SCALE = 1.29  # the best of [2] for its mode sampling
 
 
 class FlowMatchingLoss(nn.Module):
@@ -25,7 +28,7 @@ class FlowMatchingLoss(nn.Module):
 
     - [0] Pretrained Reversible Generation, 2024, https://arxiv.org/abs/2412.01787
     - [1] Flow Matching, 2022, https://arxiv.org/abs/2210.02747
-    - [2] Logit-normal positions: Scaling Rectified Flow, 2024, https://arxiv.org/abs/2403.03206
+    - [2] Logit-normal and mode positions: Scaling Rectified Flow, 2024, https://arxiv.org/abs/2403.03206
 
     Attributes:
         path:
@@ -34,8 +37,11 @@ class FlowMatchingLoss(nn.Module):
             How noise is paired with the images of a batch: ``"independent"`` or
             ``"optimal_transport"`` (see `couple`).
         tau_sampling:
-            ``"uniform"`` on [tau_min, tau_max], or ``"logit_normal"``, the sigmoid of a standard
-            normal stretched over the same interval, which favours the middle [2].
+            ``"uniform"`` on [tau_min, tau_max], or one of two laws that favour the middle, stretched over
+            the same interval [2]: ``"logit_normal"``, the sigmoid of a standard normal, which all but
+            leaves out both ends, and ``"mode"`` (equation 20, s = 1.29), whose density is 3.8 in the
+            middle and 0.44 at the ends. Activations near the data gain by both; likelihood is decided near
+            the data, and the logit-normal law loses much of it.
 
     Examples:
         >>> # initialize loss function and a velocity network: velocity(tau, x) -> dx/dtau
@@ -60,7 +66,7 @@ class FlowMatchingLoss(nn.Module):
             coupling:
                 ``"independent"`` or ``"optimal_transport"``.
             tau_sampling:
-                ``"uniform"`` or ``"logit_normal"``.
+                ``"uniform"``, ``"logit_normal"`` or ``"mode"``.
 
         Raises:
             ValueError: If a name is unknown.
@@ -91,7 +97,7 @@ class FlowMatchingLoss(nn.Module):
         Returns:
             Positions (B,), float32, in [path.tau_min, path.tau_max].
         """
-        draw = torch.rand if self.tau_sampling == "uniform" else torch.randn
+        draw = torch.randn if self.tau_sampling == "logit_normal" else torch.rand
         unit = draw(
             batch_size,
             generator=generator,
@@ -100,6 +106,9 @@ class FlowMatchingLoss(nn.Module):
         )
         if self.tau_sampling == "logit_normal":
             unit = torch.sigmoid(unit)
+        elif self.tau_sampling == "mode":
+            unit = 1 - unit - MODE_SCALE * (torch.cos(math.pi / 2 * unit).square() - 1 + unit)
+            unit = unit.clamp(0, 1)  # rounding can lead out by 1e-7
         tau_min, tau_max = self.path.tau_min, self.path.tau_max
         return (tau_min + (tau_max - tau_min) * unit).to(device)
 

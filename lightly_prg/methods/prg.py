@@ -50,7 +50,7 @@ class PRG(Method):
         backbone: Velocity network ``(tau, x) -> dx/dtau``. Default: the paper's U-Net for 32 x 32 images.
         path: A path or its name.
         coupling: ``independent`` or ``optimal_transport``.
-        tau_sampling: ``uniform`` or ``logit_normal``.
+        tau_sampling: ``uniform``, ``logit_normal`` or ``mode``; see `FlowMatchingLoss`.
         ode: How ``forward`` integrates the ODE.
         feature: Where ``forward`` reads the embedding.
         augment: What ``make_views`` does to training images.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from lightly_prg.flow import (
     TrigonometricPath,
     VariancePreservingPath,
 )
+from lightly_prg.flow.loss import TAU_SAMPLINGS
 
 
 def seeded(seed=0):
@@ -145,7 +147,7 @@ def test_gradient_against_finite_differences(path, tiny, images):
         assert parameter.grad[index].item() == pytest.approx(difference, rel=1e-6, abs=1e-8)
 
 
-@pytest.mark.parametrize("sampling", ["uniform", "logit_normal"])
+@pytest.mark.parametrize("sampling", TAU_SAMPLINGS)
 def test_positions_are_distributed_as_promised(path, sampling):
     criterion = FlowMatchingLoss(path=path, tau_sampling=sampling)
     n = 20_000
@@ -157,6 +159,10 @@ def test_positions_are_distributed_as_promised(path, sampling):
     unit = ((tau - path.tau_min) / (path.tau_max - path.tau_min)).double().sort().values
     if sampling == "logit_normal":
         unit = 0.5 * (1 + torch.erf(torch.logit(unit) / math.sqrt(2)))
+    elif sampling == "mode":
+        # The share u below tau solves tau = u - s (sin^2(pi u / 2) - u): equation 20 of the paper, mirrored.
+        u = np.linspace(0, 1, 10_001)
+        unit = torch.from_numpy(np.interp(unit, u - 1.29 * (np.sin(np.pi / 2 * u) ** 2 - u), u))
     # Kolmogorov-Smirnov distance to the uniform law, 1.95 / sqrt(n) is the 0.1 % level
     ranks = (torch.arange(n) + 0.5) / n
     assert (unit - ranks).abs().max() < 1.95 / math.sqrt(n)
