@@ -108,7 +108,6 @@ class FlowMatchingLoss(nn.Module):
             unit = torch.sigmoid(unit)
         elif self.tau_sampling == "mode":
             unit = 1 - unit - MODE_SCALE * (torch.cos(math.pi / 2 * unit).square() - 1 + unit)
-            unit = unit.clamp(0, 1)  # rounding can lead out by 1e-7
         tau_min, tau_max = self.path.tau_min, self.path.tau_max
         return (tau_min + (tau_max - tau_min) * unit).to(device)
 
