@@ -129,7 +129,7 @@ class Judge:
             quick=True,
         )
         result = result_to_dict(found)
-        kept = ("chosen", "criterion", "judged_on", "num_judged", "standard_error")
+        kept = ("chosen", "criterion", "judged_on", "standard_error")
         records.measured(
             "scan",
             lambda: {**{key: result[key] for key in kept}, "cells": len(result["cells"])},

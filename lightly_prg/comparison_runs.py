@@ -18,7 +18,7 @@ from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.recipe import Recipe
-from lightly_prg.recipe_comparison import EvaluatorsRecipe, MethodEntry
+from lightly_prg.recipe_comparison import EvaluatorsRecipe, MethodEntry, check_choice
 from lightly_prg.run import Run
 
 
@@ -133,6 +133,7 @@ def _cells_of(
     for run in runs:
         recipe = run.recipe
         _ = run.description  # a run that is not finished is told of before anything is measured
+        check_choice(run, split or recipe.eval.split)
         if split is not None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"split": split})})
         taken = {cell.label for cell in cells if cell.seed == recipe.seed}

@@ -13,3 +13,7 @@ class UserError(ValueError):
 
 class MissingImages(UserError):
     """The images of a data set are not where the recipe says."""
+
+
+class FlowBrokeDown(UserError):
+    """The ODE of a trained flow left all bounds, so that what was asked of it cannot be measured."""

@@ -15,6 +15,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lightly_prg.errors import UserError
+from lightly_prg.files import read_json
 from lightly_prg.recipe import (
     EvalRecipe,
     FewShotRecipe,
@@ -258,6 +259,7 @@ class ComparisonRecipe(Section):
                 "before it fine-tunes: name the run that was fine-tuned and ask for evaluators.finetune, or compare "
                 "finished runs with `lightly-prg compare RUN RUN`."
             )
+        check_choice(run, self.split)
         try:
             recipe = load_recipe(method.recipe, (*self.overrides, *method.overrides))
         except UserError as error:
@@ -306,6 +308,31 @@ def shipped_comparisons() -> dict[str, str]:
     folder = resources.files("lightly_prg.recipes").joinpath("comparisons")
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
     return {file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+
+
+def check_choice(run: Run, split: str) -> None:
+    """Refuses a run whose feature was chosen by a scan on the images that are to judge it.
+
+    Args:
+        run: A run folder; one that is none passes.
+        split: What judges.
+
+    Raises:
+        UserError: If it was.
+    """
+    file = run.folder / "eval" / "scan.json"
+    if not (run.recipe_file.is_file() and file.is_file()):
+        return
+    scanned = read_json(file)
+    written, feature = scanned.get("written"), getattr(run.recipe.method, "feature", None)
+    if not isinstance(written, dict) or feature is None or scanned.get("judged_on") != split:
+        return
+    held = feature.model_dump(mode="json")
+    if all(held.get(key) == value for key, value in written.get("feature", {}).items()):
+        raise UserError(
+            f"{run.folder}: the feature was chosen by a scan on the {split} images, which therefore cannot judge it. "
+            "Compare on the other split."
+        )
 
 
 def is_comparison(source: str) -> bool:

@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 
 from lightly_prg.errors import UserError
+from lightly_prg.files import write_json
 from lightly_prg.recipe import load_recipe, shipped_recipes
-from lightly_prg.recipe_comparison import folder_of, load_comparison, parse_comparison, shipped_comparisons
+from lightly_prg.recipe_comparison import (
+    check_choice,
+    folder_of,
+    load_comparison,
+    parse_comparison,
+    shipped_comparisons,
+)
+from lightly_prg.run import Run
 
 TWO = """
 name: two
@@ -147,3 +155,32 @@ def test_hash__knows_max_steps_only_where_it_decides() -> None:
     base = load_recipe("quickstart")
     assert base.sha256() == load_recipe("quickstart", ["train.max_steps=null"]).sha256()
     assert base.sha256() != load_recipe("quickstart", ["train.max_steps=5"]).sha256()
+
+
+@pytest.mark.parametrize(
+    ("scanned", "split", "refused"),
+    [
+        ({}, "validation", True),
+        ({}, "test", False),
+        ({"judged_on": "train"}, "validation", False),
+        ({"written": None}, "validation", False),  # nothing was stored
+        ({"written": {"feature": {"block": "up.0"}}}, "validation", False),  # it was changed since
+    ],
+)
+def test_feature_chosen_by_a_scan__is_not_judged_by_the_same_images(
+    tmp_path: Path, scanned: dict[str, object], split: str, refused: bool
+) -> None:
+    recipe = load_recipe("quickstart", ["method.feature.tau=0.3"])
+    run = Run(tmp_path / "run")
+    run.create(recipe)
+    written = {"feature": {"source": "block", "block": "middle", "tau": 0.3, "pool": recipe.method.feature.pool}}  # type: ignore[union-attr]
+    write_json(run.folder / "eval" / "scan.json", {"judged_on": "validation", "written": written, **scanned})
+    comparison = load_comparison("compare_quick", [f"split={split}", "scan=false", "budget=null"])
+    method = comparison.methods[0].model_copy(update={"recipe": str(run.folder), "overrides": ()})
+    if refused:
+        for ask in (lambda: comparison.recipe_of(method, 0), lambda: check_choice(run, split)):
+            with pytest.raises(UserError, match="chosen by a scan on the validation images"):
+                ask()
+    else:
+        assert comparison.recipe_of(method, 0).eval.split == split
+        check_choice(run, split)

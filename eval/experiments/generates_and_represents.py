@@ -24,6 +24,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightly_prg.console import Console
+from lightly_prg.errors import FlowBrokeDown
 from lightly_prg.eval.comparison_files import Comparison, read_comparison
 from lightly_prg.eval.comparison_statistics import Mean, mean_of, paired_difference
 from lightly_prg.eval.comparison_table import shown_difference, shown_score
@@ -91,17 +92,20 @@ def measure(folder: Path, split: str, options: argparse.Namespace) -> dict[str, 
     evaluation.console.say(str(folder))
     if not isinstance(evaluation.trained, PRGEncoder):
         return {}
-    likelihood = measure_likelihood(evaluation, split=split, max_images=options.images, solver="heun2", steps=12)
-    distance = measure_sample_distance(evaluation, options.judge, count=options.samples, split=split)
-    return {
-        "bits": likelihood["bits_per_dim"],
-        "bits_standard_error": likelihood["standard_error"],
-        "num_images": likelihood["num_images"],
-        "frechet": distance["distance"],
-        "floor": distance["floor"],
-        "samples": options.samples,
-        "split": split,
-    }
+    found: dict[str, Any] = {"samples": options.samples, "split": split, "bits": None, "frechet": None}
+    try:
+        likelihood = measure_likelihood(evaluation, split=split, max_images=options.images, solver="heun2", steps=12)
+        found["bits"] = likelihood["bits_per_dim"]
+        found["bits_standard_error"] = likelihood["standard_error"]
+        found["num_images"] = likelihood["num_images"]
+    except FlowBrokeDown as error:  # a flow that leaves all bounds has neither; the others are told nevertheless
+        evaluation.console.say(f"no likelihood: {error}")
+    try:
+        distance = measure_sample_distance(evaluation, options.judge, count=options.samples, split=split)
+        found["frechet"], found["floor"] = distance["distance"], distance["floor"]
+    except FloatingPointError as error:
+        evaluation.console.say(f"no samples: {error}")
+    return found
 
 
 def summarise(out: Path, files: Sequence[Path], comparison: Comparison, reference: str, command: str) -> None:

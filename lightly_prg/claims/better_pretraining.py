@@ -4,7 +4,9 @@ The paper argues by mutual information, which a flow, being invertible, cannot r
 is taken of every snapshot: the held-out loss, bits per dimension, Gaussianity of the noise end, what noise on the code
 destroys, label information, and the round trip. Each is ranked against the accuracy over the snapshots of a run. Over
 these, loss, likelihood and the mere number of steps mostly rank alike, so that the loss alone decides; and a rank is
-blind to how much is gained, so that the gain over the later part of the training decides beside it.
+blind to how much is gained, so that the gain over the later part of the training decides beside it. A snapshot before
+the first step is told and not ranked: its output starts at zero, so that its flow is the identity map, a handicap that
+is none of a lack of pretraining.
 """
 
 from __future__ import annotations
@@ -48,18 +50,18 @@ def kinds(options: BetterPretraining, recipe: Recipe) -> dict[str, dict[str, Any
     Raises:
         UserError: If there are too few to rank.
     """
-    count = len(recipe.train.snapshots)
+    count = sum(share > 0.0 for share in recipe.train.snapshots)
     if count < _FEWEST:
         raise UserError(
-            f"The study better_pretraining ranks snapshots, of which there are {count}: at least {_FEWEST} shares are "
-            "needed in train.snapshots among the overrides."
+            f"The study better_pretraining ranks snapshots after the first step, of which there are {count}: at least "
+            f"{_FEWEST} such shares are needed in train.snapshots among the overrides."
         )
     if options.rise_from not in recipe.train.snapshots or options.rise_from == max(recipe.train.snapshots):
         shares = ", ".join(f"{share:g}" for share in sorted(recipe.train.snapshots)[:-1])
         raise UserError(
             f"study.rise_from is {options.rise_from:g}; it has to be one of the earlier snapshots, {shares}."
         )
-    return {f"snapshot-{index}": {"share": share} for index, share in enumerate(sorted(recipe.train.snapshots))}
+    return {f"snapshot-{share:g}": {"share": share} for share in sorted(recipe.train.snapshots)}
 
 
 def measure(part: Part, cell: Mapping[str, Any], options: BetterPretraining) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _ranked(
     """The rank correlation by seed; 0 where all snapshots are equal in one of both."""
     by_seed: dict[int, list[tuple[float | None, float | None]]] = {}
     for cell in cells.measured:
-        if cell.data == data:
+        if cell.data == data and cell.result["steps"] > 0:
             by_seed.setdefault(cell.seed, []).append((first(cell.result), second(cell.result)))
     return {seed: rank_correlation(pairs) or 0.0 for seed, pairs in by_seed.items()}
 

@@ -38,9 +38,14 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Of 95 %; None for one seed."""
+        """Of 95 %; None for one seed, and for none."""
         width = self.difference.half_width
         return None if width is None else (self.difference.mean - width, self.difference.mean + width)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is a value for one seed at least."""
+        return bool(self.difference.by_seed)
 
     @property
     def place(self) -> Place:
@@ -82,7 +87,9 @@ class Finding:
         return f"within ±{self.margin:g}" if self.side == "within" else f"{self.side} {self.margin:g}"
 
     def shown(self, digits: int = 2) -> str:
-        """``+1.23 ± 0.40 points``, with half of the interval."""
+        """``+1.23 ± 0.40 points``, with half of the interval; ``not measured``."""
+        if not self.is_measured:
+            return "not measured"
         width = self.difference.half_width
         spread = "" if width is None else f" ± {width:.{digits}f}"
         return f"{self.difference.mean:+.{digits}f}{spread} {self.unit}".replace("-", "\N{MINUS SIGN}").rstrip()
@@ -93,7 +100,7 @@ class Finding:
             "name": self.name,
             "data": self.data,
             "unit": self.unit,
-            "mean": self.difference.mean,
+            "mean": self.difference.mean if self.is_measured else None,
             "half_width": self.difference.half_width,
             "by_seed": {str(seed): value for seed, value in self.difference.by_seed.items()},
             "side": self.side,
@@ -105,7 +112,8 @@ class Finding:
     def from_dict(cls, content: Mapping[str, Any]) -> Finding:
         """From result.json; the standard error is not kept."""
         by_seed = {int(seed): float(value) for seed, value in content["by_seed"].items()}
-        difference = PairedDifference(content["mean"], None, content["half_width"], by_seed)
+        mean = math.nan if content["mean"] is None else content["mean"]
+        difference = PairedDifference(mean, None, content["half_width"], by_seed)
         return cls(
             content["name"], content["data"], content["unit"], difference, content["side"], float(content["margin"])
         )
@@ -188,6 +196,7 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
         findings: Of all data sets; those without a side are passed over.
     """
     deciding = [finding for finding in findings if finding.side is not None]
+    unmeasured = [finding for finding in deciding if not finding.is_measured]
     if not deciding:
         return Verdict("cannot be told at this size", "Cannot be told at this size: nothing was measured.")
     worst = min(deciding, key=lambda finding: finding.slack)
@@ -195,6 +204,9 @@ def verdict(findings: Sequence[Finding]) -> Verdict:
     if against:
         worst = min(against, key=lambda finding: finding.slack)
         return Verdict("does not hold", f"Does not hold: {_told(worst)} lies {_not_in(worst)}.")
+    if unmeasured:
+        missing = f"{unmeasured[0].name} on {unmeasured[0].data} could not be measured"
+        return Verdict("cannot be told at this size", f"Cannot be told at this size: {missing}.")
     if all(finding.place == "claimed" for finding in deciding):
         where = {_in(finding) for finding in deciding}
         if len(where) == 1:

@@ -2,9 +2,10 @@
 
 Block and position are chosen on validation images and judged once on test images, by the very steps of the solver that
 they were chosen with. What stands beside the best block on the deterministic path has the same choice: the best block
-at randomly noised images (as in DDAE, arXiv 2303.09769), of which the clean image is none; the best block on the path
-of a network with fresh weights; and the block in the middle of the network, of which the position alone is chosen. Raw
-pixels tell what there was to begin with.
+at randomly noised images (as in DDAE, arXiv 2303.09769); the best block on the path of a network with fresh weights;
+and the block in the middle of the network, of which the position alone is chosen. The clean image, at tau 0, is neither
+inverted nor noised, so that none of them may choose it; the best block there is told beside. Raw pixels tell what there
+was to begin with.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _TITLES = {
     "noised": "best block at noised images",
     "middle": "block in the middle, on the path",
     "random": "best block on the path of random weights",
+    "clean": "best block at the clean image",
 }
 _PIXELS = "pixels"
 
@@ -54,7 +56,7 @@ def measure(part: Part, cell: Mapping[str, Any], options: InvertedPath) -> dict[
         encoder="random_network" if read == "random" else "run",
         sources=("block",),
         blocks=[cell["block"]] if "block" in cell else (),
-        taus=[tau for tau in SCANNED_TAUS if tau > 0.0 or not noised],
+        taus=(0.0,) if read == "clean" else [tau for tau in SCANNED_TAUS if tau > 0.0],
         noised=noised,
         max_images=options.scan_images,
     ).chosen
@@ -78,8 +80,8 @@ def outcome(cells: Cells, options: InvertedPath) -> Outcome:
     readings: list[Reading] = []
     notes: list[Note] = []
     for probe, title in (("linear", "linear probe"), ("knn", "k-NN")):
-        for other in ("noised", "random", "middle"):
-            decides = probe == "linear" and other != "middle"
+        for other in ("noised", "random", "middle", "clean"):
+            decides = probe == "linear" and other in ("noised", "random")
             findings += cells.differences(
                 f"{title}, {_TITLES['path']} less {_TITLES[other]}",
                 ("path", probe),

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightly_prg.claims.recipe import parse_claim, shipped_claims
 from lightly_prg.claims.text import heading, short_id, stated, tested
+from lightly_prg.errors import UserError
 from lightly_prg.files import read_json, write_text
 
 _NOTES = "notes.md"
@@ -63,9 +64,11 @@ def take(folder: Path, results: Path) -> None:
         results: Where results are kept; what is kept of that claim is replaced.
 
     Raises:
-        UserError: If there is no result.
+        UserError: If there is no result, or the folder is what is kept already.
     """
     kept = results / str(read_json(folder / "result.json")["id"])
+    if kept.resolve() == folder.resolve():
+        raise UserError(f"{folder} is where results are kept: name the folder that the claim was tested in.")
     shutil.rmtree(kept, ignore_errors=True)
     for file in sorted(folder.rglob("*")):
         place = file.relative_to(folder)

@@ -55,6 +55,8 @@ def plot_findings(findings: Sequence[Finding], path: Path) -> None:
 def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str]) -> None:
     names = list(dict.fromkeys(finding.name for finding in panel))
     for finding in panel:
+        if not finding.is_measured:
+            continue
         colour, difference = colours[finding.data], finding.difference
         index = list(colours).index(finding.data)
         height = names.index(finding.name) + _SPREAD * ((index + 0.5) / len(colours) - 0.5)

@@ -187,6 +187,14 @@ def folders_of(claim: ClaimRecipe, out: str | Path | None = None) -> tuple[Path,
     return folder, Path(claim.runs) if claim.runs is not None else folder.parent / "runs"
 
 
+def folder_of(source: str | Path) -> Path | None:
+    """The folder of a claim that was begun, where ``source`` is one or the claim.yaml in it; None for all else."""
+    path = Path(source)
+    folder = path.parent if path.name == "claim.yaml" else path
+    begun = (folder / "claim.yaml").is_file() and any((folder / name).exists() for name in (".lock", "cells"))
+    return folder if begun else None
+
+
 def _file_of(source: str | Path) -> Path | None:
     path = Path(source)
     if path.is_dir():

@@ -4,8 +4,9 @@ Images are carried to the noise end and back before and after; samples are compa
 distance in the features of the pretrained network, the same for all. The distance between real images of the test and
 the training split is the floor, and what a flow has beyond it its excess. Any smooth velocity can be followed back, so
 that the round trip alone would call a flow reversible that generates nothing: the excess of samples decides as well. A
-sampler that breaks down counts as the worst case, ``WORST`` times the excess. The first weight is the claim's; the
-others tell what keeping the flow costs.
+sampler that breaks down counts as the worst case, ``WORST`` times the excess. Where the pretrained flow breaks down
+itself there is nothing to lose, and the seed says nothing. The first weight is the claim's; the others tell what
+keeping the flow costs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from lightly_prg.claims.findings import Finding, Outcome, Reading
 from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import Reversibility
 from lightly_prg.claims.study import Cells, Part, Study
+from lightly_prg.errors import UserError
 from lightly_prg.eval import embed, frechet_distance, result_to_dict
 from lightly_prg.eval.comparison_statistics import paired_difference
 from lightly_prg.features import PRGEncoder
@@ -82,8 +84,14 @@ def _distance(part: Part, generator: PRGEncoder, count: int) -> dict[str, float 
     def features(images: ImageSet) -> Any:
         return embed(judge, images, **options).features
 
-    reference = features(chosen_images(evaluation, "train", count))
-    floor = frechet_distance(features(chosen_images(evaluation, "test", count)), reference)
+    real = {split: chosen_images(evaluation, split, count) for split in ("train", "test")}
+    for split, images in real.items():
+        if len(images) < count:  # the distance grows as images get few: that of real ones and of samples need as many
+            raise UserError(
+                f"study.samples is {count:,}, and {part.data} has {len(images):,} {split} images: take no more samples."
+            )
+    reference = features(real["train"])
+    floor = frechet_distance(features(real["test"]), reference)
     try:
         generated = features(generated_images(generator, count, seed=part.seed, **_SAMPLING))
     except FloatingPointError:
@@ -104,7 +112,7 @@ def outcome(cells: Cells, options: Reversibility) -> Outcome:
         findings += cells.differences(
             f"round-trip error, {title} less pretrained",
             (kind, _grey_levels),
-            ("pretrained", _grey_levels),
+            ("pretrained", _grey_levels_of_a_flow),
             unit="grey levels",
             side="below" if index == 0 else None,
         )
@@ -136,12 +144,8 @@ def _samples(cells: Cells, kind: str, title: str) -> list[Reading]:
 def _doublings(cells: Cells, data: str, kind: str) -> dict[int, float]:
     """By seed, how often the excess doubled, at most to ``WORST`` times and at least to its inverse."""
     before, after = (cells.by_seed(data, one, _excess) for one in ("pretrained", kind))
-    found = {}
-    for seed in before.keys() & after.keys():
-        lost = math.isinf(before[seed])  # a flow that generated nothing has nothing to lose
-        times = 1.0 if lost else after[seed] / before[seed]
-        found[seed] = math.log2(min(WORST, max(1 / WORST, times)))
-    return dict(sorted(found.items()))
+    flows = sorted(seed for seed in before.keys() & after.keys() if math.isfinite(before[seed]))
+    return {seed: math.log2(min(WORST, max(1 / WORST, after[seed] / before[seed]))) for seed in flows}
 
 
 def _excess(result: Mapping[str, Any]) -> float:
@@ -158,6 +162,11 @@ def _broke_down(result: Mapping[str, Any]) -> float:
 def _grey_levels(result: Mapping[str, Any]) -> float:
     error = result["round_trip"]
     return float(GREY_LEVELS if error is None else min(1.0, error) * GREY_LEVELS)
+
+
+def _grey_levels_of_a_flow(result: Mapping[str, Any]) -> float | None:
+    """None where the flow left all bounds: nothing can be lost of it."""
+    return None if result["round_trip"] is None else _grey_levels(result)
 
 
 def _top1(result: Mapping[str, Any]) -> float:

@@ -18,6 +18,10 @@ def setting(study: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]])
         parts.append(f"features chosen with {study['scan_images']:,} training images")
     if "train_images" in study:
         parts.append(f"probes fitted on {study['train_images']:,} images")
+    if "samples" in study:
+        parts.append(f"{study['samples']:,} samples, and round trips of {_images(study['images'], 'test')}")
+    elif "images" in study:
+        parts.append(f"the flow measured on {_images(study['images'], 'validation')}")
     if "labels" in study:
         parts.append(f"fine-tuned on {_several(study['labels'])} labels of each class for {_epochs(study)}")
         steps = study["train_steps"] if "train_steps" in study else study["steps"]

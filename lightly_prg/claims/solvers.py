@@ -14,15 +14,24 @@ from lightly_prg.claims.findings import Finding, Outcome, Reading, Side
 from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import SolverChoice, Solvers
 from lightly_prg.claims.study import Cells, Part, Pick, Study
+from lightly_prg.errors import UserError
 from lightly_prg.eval import FineTuned
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.flow import SOLVERS
 from lightly_prg.recipe import Recipe
 
 _TOLERANCE = 1e-4  # of adaptive solvers: far below what moves a prediction
 
 
 def kinds(options: Solvers, recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """A model for each number of steps, and how it is judged."""
+    """A model for each number of steps, and how it is judged.
+
+    Raises:
+        UserError: If there is no solver of that name.
+    """
+    for choice in options.judged:
+        if choice.solver not in SOLVERS:
+            raise UserError(f"study.judged: there is no solver {choice.solver!r}; allowed are {', '.join(SOLVERS)}.")
     judged = [choice.model_dump(include={"solver", "steps"}) for choice in options.judged]
     return {f"euler-{steps}": {"steps": steps, "judged": judged} for steps in options.train_steps}
 

@@ -12,6 +12,7 @@ from lightly_prg.claims import (
     reversibility,
     solvers,
 )
+from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.claims.study import Study
 
 STUDIES: dict[str, Study[Any]] = {
@@ -22,3 +23,13 @@ STUDIES: dict[str, Study[Any]] = {
     "corruption": corruption.STUDY,
     "reversibility": reversibility.STUDY,
 }
+
+
+def check_study(claim: ClaimRecipe) -> None:
+    """Refuses options that fit no pretraining of a claim, before there is one.
+
+    Raises:
+        UserError: With the first.
+    """
+    for label in claim.data:
+        STUDIES[claim.study.name].kinds(claim.study, claim.recipe_of(label, claim.seeds[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -159,8 +160,13 @@ class Cells:
         side: Side | None = None,
         margin: float | None = None,
     ) -> list[Finding]:
-        """One difference on one set, with the claim's margin if it has none of its own; nothing where there is none."""
+        """One difference on one set, with the claim's margin if it has none of its own.
+
+        Where there is no difference, one that decides stands as not measured, so that no verdict passes over it.
+        """
         own = self.margin if margin is None else margin
+        if difference is None and side is not None:
+            difference = PairedDifference(math.nan, None, None, {})
         return [] if difference is None else [Finding(name, data, unit, difference, side, own)]
 
     def readings(self, name: str, kind: str, pick: Pick, *, unit: str = "%") -> list[Reading]:

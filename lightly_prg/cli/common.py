@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +38,20 @@ def refuse(wrong: bool, sentence: str) -> None:
 
     if wrong:
         raise UserError(sentence)
+
+
+def split_sources(sources: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is named, and what of it is changed by ``key=value``; a file may have a name with an equals sign."""
+    changes = [source for source in sources if "=" in source and not is_there(source)]
+    return [source for source in sources if source not in changes], changes
+
+
+def is_there(path: str) -> bool:
+    """Whether there is such a file or folder; an override may be longer than a name can be."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def encoder_name(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lightly_prg.cli.app import JOB, app
-from lightly_prg.cli.common import TrustOption, refuse
+from lightly_prg.cli.common import TrustOption, refuse, split_sources
 from lightly_prg.cli.compare_claim import compare_claim
 
 
@@ -62,19 +62,21 @@ def compare(
     """
     from lightly_prg.claims.recipe import is_claim
 
-    if any(is_claim(source) for source in sources):
+    named, changes = split_sources(sources)
+    if any(is_claim(source) for source in named):
         options = {"--split": split, "--reference": reference, "--may-differ": may_differ}
         given = [name for name, value in options.items() if value]
         refuse(bool(given), f"{given[0] if given else ''} goes with a comparison; a claim has its own study.")
-        compare_claim(sources, out, dry_run, trust, _console())
+        compare_claim(named, changes, out, dry_run, trust, _console())
         return
-    runs = [source for source in sources if (Path(source) / "recipe.yaml").is_file()]
     console, page = _console(), None
-    if runs or len([source for source in sources if "=" not in source]) > 1:
+    if len(named) > 1 or any((Path(source) / "recipe.yaml").is_file() for source in named):
         refuse(dry_run, "--dry-run goes with a comparison recipe.")
-        page = _compare_runs(sources, split, reference, may_differ or [], out, trust, console)
+        refuse(bool(changes), "Finished runs have their recipes already; KEY=VALUE goes with a comparison recipe.")
+        page = _compare_runs(named, split, reference, may_differ or [], out, trust, console)
     else:
-        page = _compare_recipe(sources, split, reference, may_differ or [], out, dry_run, trust, console)
+        refuse(not named, "Say what to compare: a comparison recipe, a claim, or run folders.")
+        page = _compare_recipe(named[0], changes, split, reference, may_differ or [], out, dry_run, trust, console)
     if page is not None:
         _print(page, console)
 
@@ -94,10 +96,6 @@ def _compare_runs(
     trust: bool,
     console: Any,
 ) -> Path:
-    refuse(
-        any("=" in source and not Path(source).exists() for source in sources),
-        "Finished runs have their recipes already; KEY=VALUE goes with a comparison recipe.",
-    )
     refuse(split not in (None, "validation", "test"), f"The split is {split!r}; allowed are validation and test.")
     wrong = [name for name in may_differ if name not in ("augment", "train_size")]
     refuse(bool(wrong), f"--may-differ is {wrong[0] if wrong else ''!r}; allowed are augment and train_size.")
@@ -119,7 +117,8 @@ def _compare_runs(
 
 
 def _compare_recipe(
-    sources: list[str],
+    source: str,
+    changes: list[str],
     split: str | None,
     reference: str | None,
     may_differ: list[str],
@@ -130,14 +129,14 @@ def _compare_recipe(
 ) -> Path | None:
     from lightly_prg.recipe_comparison import folder_of, load_comparison
 
-    changes = [source for source in sources if "=" in source and not Path(source).exists()]
-    named = [source for source in sources if source not in changes]
-    refuse(not named, "Say what to compare: a comparison recipe, or run folders.")
-    changes += [f"split={split}"] if split is not None else []
-    changes += [f"reference={reference}"] if reference is not None else []
-    changes += [f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []
-    recipe = load_comparison(named[0], changes)
-    out = out if out is not None else folder_of(named[0])  # one that was begun is continued where it lies
+    changes = [
+        *changes,
+        *([f"split={split}"] if split is not None else []),
+        *([f"reference={reference}"] if reference is not None else []),
+        *([f"may_differ=[{', '.join(may_differ)}]"] if may_differ else []),
+    ]
+    recipe = load_comparison(source, changes)
+    out = out if out is not None else folder_of(source)  # one that was begun is continued where it lies
     if dry_run:
         from lightly_prg.comparable import check_comparable
 

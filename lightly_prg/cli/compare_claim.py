@@ -10,15 +10,19 @@ import typer
 from lightly_prg.cli.common import refuse
 
 
-def compare_claim(sources: list[str], out: Path | None, dry_run: bool, trust: bool, console: Any) -> None:
+def compare_claim(
+    named: list[str], changes: list[str], out: Path | None, dry_run: bool, trust: bool, console: Any
+) -> None:
     """Tests a claim, or prints what would be done; prints the findings and the verdict."""
-    from lightly_prg.claims.recipe import folders_of, load_claim
+    from lightly_prg.claims.recipe import folder_of, folders_of, load_claim
 
-    changes = [source for source in sources if "=" in source and not Path(source).exists()]
-    named = [source for source in sources if source not in changes]
     refuse(len(named) > 1, f"One claim is tested at a time; given were {', '.join(named)}.")
     claim = load_claim(named[0], changes)
+    out = out if out is not None else folder_of(named[0])  # one that was begun is continued where it lies
     if dry_run:
+        from lightly_prg.claims.studies import check_study
+
+        check_study(claim)
         typer.echo(claim.to_yaml(), nl=False)
         for line in _state(claim, folders_of(claim, out)[1]):
             typer.echo(line)

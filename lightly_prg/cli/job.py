@@ -12,6 +12,7 @@ from lightly_prg.cli.common import (
     OverwriteOption,
     TrustOption,
     evaluation_of,
+    is_there,
     print_results,
     refuse,
     say_finetuned,
@@ -183,7 +184,7 @@ _WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 def _what_to_evaluate(origin: str | None, given: list[str]) -> tuple[str, list[str]]:
     """The source and the overrides: the source is the first argument unless it has been named by --from."""
-    named = bool(given) and ("=" not in given[0] or Path(given[0]).exists())
+    named = bool(given) and ("=" not in given[0] or is_there(given[0]))
     refuse(
         origin is None and not named,
         "Say what to evaluate: a run folder, timm:NAME, torchvision:NAME or diffusers:FOLDER.",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lightly_prg import plot_measurements as plots
-from lightly_prg.errors import UserError
+from lightly_prg.errors import FlowBrokeDown, UserError
 from lightly_prg.eval import result_to_dict
 from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
 from lightly_prg.measurements.bits import bits_per_dim
@@ -65,7 +65,9 @@ def measure_likelihood(
             )
         except UserError:
             raise
-        except (ValueError, FloatingPointError) as error:
+        except FloatingPointError as error:
+            raise FlowBrokeDown(f"likelihood: {error}") from None
+        except ValueError as error:
             raise UserError(f"likelihood: {error}") from None
         update(1)
     values = result.per_image

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lightly_prg.errors import UserError
+from lightly_prg.errors import FlowBrokeDown, UserError
 from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
 from lightly_prg.measurements.of_run import (
     measure_gaussianity,
@@ -51,12 +51,16 @@ def measure_all(
         ``loss`` and ``linear_loss``, ``bits_per_dim``, ``sliced_wasserstein`` with ``sliced_wasserstein_floor``,
         ``kurtosis_rms``, ``spectrum_error``, ``round_trip_rmse`` (heun2 at its highest price), ``missing_bits`` and
         ``decode_rmse`` at noise 0.1 on the code, ``label_bits_data``, ``label_bits_noise`` (the state at both ends)
-        and ``label_bits_embedding``; each with ``_error``, its standard error, where it is known.
+        and ``label_bits_embedding``; each with ``_error``, its standard error, where it is known. What a flow that
+        leaves all bounds has none of is left out.
 
     Raises:
         UserError: If the run has no flow.
     """
-    likelihood = measure_likelihood(evaluation, split=split, max_images=max_images or 128)
+    try:
+        likelihood = measure_likelihood(evaluation, split=split, max_images=max_images or 128)
+    except FlowBrokeDown:
+        likelihood = {"bits_per_dim": None, "standard_error": None}
     labelled = _labelled(evaluation, split)
     own: dict[str, dict[str, Any]] = {"round_trip": {"solvers": solvers}}
     results = {

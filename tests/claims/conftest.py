@@ -13,17 +13,17 @@ from lightly_prg.console import Console
 
 MakeClaim = Callable[..., ClaimRecipe]
 
-# Three batches.
+# Four batches.
 OVERRIDES = (
     "data.image_size=16",
     "data.train_size=60",
     "train.epochs=1",
-    "train.batch_size=20",
+    "train.batch_size=15",
     "train.warmup_epochs=0",
     "train.ema_decay=0",
     "train.precision=32",
     "train.accelerator=cpu",
-    "train.snapshots=[0,0.34,1]",
+    "train.snapshots=[0,0.25,0.5,1]",
     "method.backbone.channels=8",
     "method.backbone.patch_size=2",
     "method.feature.pool=mean",
@@ -37,7 +37,7 @@ STUDIES: dict[str, dict[str, Any]] = {
         "learning_rates": [0.01],
         "steps": 2,
     },
-    "better_pretraining": {"images": 8, "train_images": 40, "steps": 2, "rise_from": 0.34},
+    "better_pretraining": {"images": 8, "train_images": 40, "steps": 2, "rise_from": 0.25},
     "inverted_path": {"train_images": 40, "scan_images": 40},
     "solvers": {
         "train_steps": [2],

@@ -12,6 +12,7 @@ from lightly_prg.claims.recipe import load_claim, shipped_claims
 from lightly_prg.claims.result import write_result
 from lightly_prg.claims.study import Measured
 from lightly_prg.claims.text import short_id
+from lightly_prg.errors import UserError
 from lightly_prg.eval.comparison_statistics import paired_difference
 
 SCRIPT = Path(__file__).parents[2] / "eval/claims/write_page.py"
@@ -101,6 +102,9 @@ def test_results__are_taken_without_what_is_of_the_machine(results: Path, tmp_pa
         "cells/cifar10-seed0/euler-4.json",
         "figures/samples-dark.png",
     }
+    with pytest.raises(UserError, match="is where results are kept"):
+        take(kept / "c06", kept)
+    assert (kept / "c06/result.json").is_file()
 
 
 def test_notes__stand_at_the_end(results: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_title__is_that_of_the_set_or_its_own() -> None:
 def test_margins__are_set_before_anything_is_measured() -> None:
     claims = {name.partition("/")[2]: load_claim(name) for name in shipped_claims()}
     assert {name: claim.margin for name, claim in claims.items()} == {
-        "c02": 5, "c03": 0, "c04b": 1, "c06": 1, "c08": 1, "c14": 1,
+        "c02": 5, "c03": 0.5, "c04b": 1, "c06": 1, "c08": 1, "c14": 1,
     }  # fmt: skip
     own = ("rise_margin", "share_margin", "doublings_margin")
     found = {key: getattr(claim.study, key) for claim in claims.values() for key in own if hasattr(claim.study, key)}
@@ -123,7 +123,13 @@ def test_command__leaves_the_folders_of_a_machine_out() -> None:
         (("claims/c06", "data.fashion_mnist.root=nowhere"), "Say where they lie with data.fashion_mnist.root=FOLDER"),
         (("claims/c06", "--split", "test"), "--split goes with a comparison"),
         (("claims/c06", "claims/c08"), "One claim is tested at a time"),
-        (("claims/c03", "overrides=[]", "data.cifar10=null"), "ranks snapshots, of which there are 0"),
+        (("claims/c06=1",), "Say what to compare"),
+        (("claims/c06", f"overrides=[{', '.join(['train.epochs=1'] * 40)}, x=1]"), "unknown key 'x'"),
+        (("claims/c06", "--dry-run", "study.judged=[{solver: heun, steps: 4}]"), "there is no solver 'heun'"),
+        (
+            ("claims/c03", "overrides=[]", "data.cifar10=null"),
+            "ranks snapshots after the first step, of which there are 0",
+        ),
         (("claims/c06", "existing=nowhere"), "existing is 'nowhere'"),
     ],
 )
@@ -151,3 +157,18 @@ def test_dry_run__tells_what_is_missing_and_writes_nothing(
     assert "seeds: [3]" in out
     assert "there/runs/cifar10-seed3  missing" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_claim_that_was_begun__is_continued_where_it_lies(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine/c14/claim.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(load_claim("claims/c14", ["seeds=[3]"]).to_yaml(), encoding="utf-8")
+    _, out, _ = call(monkeypatch, capsys, "compare", str(file), "--dry-run")
+    assert "comparisons/claims/runs/cifar10-seed3  missing" in out, "a recipe of one's own"
+    (file.parent / "cells").mkdir()
+    for source in ("mine/c14", "mine/c14/claim.yaml"):
+        _, out, _ = call(monkeypatch, capsys, "compare", source, "--dry-run")
+        assert "mine/runs/cifar10-seed3  missing" in out

@@ -188,12 +188,12 @@ def test_runs__are_trained_once_and_taken_where_they_fit(
     run_claim(claim, out=tmp_path / "taken/c06")
     taken = Run(tmp_path / "taken/runs/digits-seed0")
     assert steps == []
-    assert [folder.name for folder in taken.snapshots] == ["step-000000", "step-000001", "step-000003"]
+    assert [folder.name for folder in taken.snapshots] == ["step-000000", "step-000001", "step-000002", "step-000004"]
     assert taken.weights_file.read_bytes() == (runs / "digits-seed0/encoder.safetensors").read_bytes()
     other = claim.model_copy(update={"overrides": (*claim.overrides, "train.lr=0.5")})
     run_claim(other, out=tmp_path / "other/c06")
     assert len(steps) == 3
-    more = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0.5]")})
+    more = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0.75]")})
     run_claim(more, out=tmp_path / "more/c06")
     assert len(steps) == 6
     run_claim(more, out=tmp_path / "more/c08")  # another claim beside it
@@ -226,8 +226,8 @@ def test_command__prints_the_findings_and_the_verdict(
 def test_snapshots__are_those_that_are_asked_for(make_claim: MakeClaim, runs: Path) -> None:
     """As many as before at other shares are other networks; more than are asked for do no harm."""
     claim = make_claim("solvers", seeds=[0])
-    other = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0, 0.67, 1]")})
-    with pytest.raises(UserError, match=r"digits-seed0 has no snapshot at 0\.67 .* it has 0, 0\.34, 1\."):
+    other = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0, 0.75, 1]")})
+    with pytest.raises(UserError, match=r"digits-seed0 has no snapshot at 0\.75 .* it has 0, 0\.25, 0\.5, 1\."):
         run_cells(other, runs)
     fewer = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0, 1]")})
     assert [cell.folder for cell in run_cells(fewer, runs)] == [runs / "digits-seed0"]

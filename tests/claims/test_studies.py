@@ -137,11 +137,13 @@ class TestReversibility:
         ]
         most = math.log2(reversibility.WORST)
         assert reversibility._doublings(Cells(cells), "digits", "beta-0") == pytest.approx(
-            {0: 2.0, 1: -1.0, 2: -most, 3: most, 4: 0.0, 5: most}
-        )
+            {0: 2.0, 1: -1.0, 2: -most, 3: most, 5: most}
+        ), "of a flow that generated nothing nothing can be lost"
 
     def test_flow_that_leaves_all_bounds__has_lost_the_whole_range(self) -> None:
         assert reversibility._grey_levels({"round_trip": None}) == 255
+        assert reversibility._grey_levels_of_a_flow({"round_trip": None}) is None, "nothing can be lost of it"
+        assert reversibility._grey_levels_of_a_flow({"round_trip": 0.2}) == 51
         assert reversibility._grey_levels({"round_trip": 3.0}) == 255
         assert reversibility._grey_levels({"round_trip": 0.2}) == 51
 
@@ -220,11 +222,12 @@ class TestBetterPretraining:
         monkeypatch.setattr(better_pretraining, "measure_all", measure)
         content = run_claim(make_claim("better_pretraining", seeds=[0]), out=tmp_path / "c03")
         cells = cells_of(tmp_path / "c03")
-        assert [cells[f"snapshot-{index}"]["share"] for index in range(3)] == [0, 0.34, 1]
-        assert [cells[f"snapshot-{index}"]["steps"] for index in range(3)] == [0, 1, 3]
+        shares = (0, 0.25, 0.5, 1)
+        assert [cells[f"snapshot-{share:g}"]["share"] for share in shares] == list(shares)
+        assert [cells[f"snapshot-{share:g}"]["steps"] for share in shares] == [0, 1, 2, 4]
         assert all(set(better_pretraining.BETTER) <= set(cell["measurements"]) for cell in cells.values())
         asked = {"split": "validation", "max_images": 8, "solvers": ("heun2",)}
-        assert measured == {f"step-00000{step}": asked for step in (0, 1, 3)}
+        assert measured == {f"step-00000{step}": asked for step in (0, 1, 2, 4)}
         curves = json.loads(next((runs / "digits-seed0").rglob("round_trip.json")).read_text())["curves"]
         assert list(curves) == ["heun2"]
         # The state through the ODE, by as many steps as are asked for, not the block that the recipe reads.
@@ -235,7 +238,7 @@ class TestBetterPretraining:
         deciding = {name for name, finding in findings.items() if finding["side"] is not None}
         assert deciding == {
             "rank correlation of lower held-out loss with fine-tuned accuracy",
-            "fine-tuned accuracy, after 100 % of the training less after 34 % of the training",
+            "fine-tuned accuracy, after 100 % of the training less after 25 % of the training",
         }
         assert "rank correlation of fewer bits per dimension with fine-tuned accuracy" in findings
 
@@ -246,12 +249,12 @@ class TestBetterPretraining:
             recipe = claim.model_copy(update={"overrides": overrides}).recipe_of("digits", 0)
             return SimpleNamespace(run=Run(runs / "digits-seed0"), recipe=recipe)
 
-        names = [better_pretraining._snapshot(part(0.34, 1), share).folder.name for share in (0.34, 1)]
-        assert names == ["step-000001", "step-000003"], "a run with more snapshots serves"
-        with pytest.raises(UserError, match=r"step-000002, the snapshot at 0\.67 of the training, is not there"):
-            better_pretraining._snapshot(part(0, 0.67, 1), 0.67)
-        with pytest.raises(UserError, match=r"0\.34 and 0\.35 of 3 steps are both step 1"):
-            better_pretraining._snapshot(part(0.34, 0.35, 1), 0.34)
+        names = [better_pretraining._snapshot(part(0.25, 1), share).folder.name for share in (0.25, 1)]
+        assert names == ["step-000001", "step-000004"], "a run with more snapshots serves"
+        with pytest.raises(UserError, match=r"step-000003, the snapshot at 0\.75 of the training, is not there"):
+            better_pretraining._snapshot(part(0, 0.75, 1), 0.75)
+        with pytest.raises(UserError, match=r"0\.25 and 0\.26 of 4 steps are both step 1"):
+            better_pretraining._snapshot(part(0.25, 0.26, 1), 0.25)
 
     @pytest.mark.parametrize(
         ("accuracies", "word"),
@@ -295,14 +298,15 @@ class TestBetterPretraining:
     def test_outcome__ranks_snapshots_and_turns_what_is_better_when_less(self, make_claim: MakeClaim) -> None:
         study: Any = make_claim("better_pretraining").study
         options: Any = study.model_copy(update={"rise_from": 0.5})
-        accuracies = {0: (10, 20, 30), 1: (10, 30, 20), 2: (10, 10, 10)}
+        # The first, of an untrained network, is not ranked.
+        accuracies = {0: (90, 10, 20, 30), 1: (90, 10, 30, 20), 2: (90, 10, 10, 10)}
         cells = [
             Measured(
                 "digits",
                 seed,
-                f"snapshot-{index}",
+                f"snapshot-{index / 4:g}",
                 {
-                    "share": index / 2,
+                    "share": index / 4,
                     "steps": index,
                     "measurements": {"loss": 3.0 - index, "label_bits_noise": 1.0 + index},
                     "finetuned": {"top1": top1},
@@ -322,8 +326,8 @@ class TestBetterPretraining:
 
     def test_run_without_its_snapshots__is_told(self, make_claim: MakeClaim, tmp_path: Path) -> None:
         claim = make_claim("better_pretraining", seeds=[0])
-        overrides = (*claim.overrides, "train.snapshots=[0,0.34,0.67,1]")
-        with pytest.raises(UserError, match=r"has no snapshot at 0\.67 of its training"):
+        overrides = (*claim.overrides, "train.snapshots=[0,0.25,0.75,1]")
+        with pytest.raises(UserError, match=r"has no snapshot at 0\.75 of its training"):
             run_claim(claim.model_copy(update={"overrides": overrides}), out=tmp_path / "c03")
 
 
@@ -341,18 +345,18 @@ class TestInvertedPath:
         monkeypatch.setattr(inverted_path, "scan", scan)
         content = run_claim(make_claim("inverted_path", seeds=[0]), out=tmp_path / "c04b")
         cells = cells_of(tmp_path / "c04b")
-        assert set(cells) == {"path", "noised", "middle", "random", "pixels"}
+        assert set(cells) == {"path", "noised", "middle", "random", "clean", "pixels"}
         assert cells["noised"]["chosen"]["tau"] == [0.5], "noised images are no clean ones"
         assert cells["middle"]["chosen"]["block"] == "middle"
         assert (cells["pixels"]["embedding_dim"], cells["pixels"]["nfe"]) == (16 * 16, 0)
-        # The path, noised images, the block in the middle, random weights.
-        assert [list(one["blocks"]) for one in asked] == [[], [], ["middle"], []]
-        assert [one["taus"] for one in asked] == [[0.0, 0.5], [0.5], [0.0, 0.5], [0.0, 0.5]]
-        assert [one["encoder"] for one in asked] == ["run", "run", "run", "random_network"]
-        assert [one["noised"] for one in asked] == [False, True, False, False]
+        # The path, noised images, the block in the middle, random weights, the clean image.
+        assert [list(one["blocks"]) for one in asked] == [[], [], ["middle"], [], []]
+        assert [list(one["taus"]) for one in asked] == [[0.5], [0.5], [0.5], [0.5], [0.0]]
+        assert [one["encoder"] for one in asked] == ["run", "run", "run", "random_network", "run"]
+        assert [one["noised"] for one in asked] == [False, True, False, False, False]
         notes = {note["name"]: note["text"] for note in content["notes"]}
         assert notes["chosen, best block at noised images"] == f"{cells['noised']['chosen']['block']} at tau 0.5"
-        assert len(notes) == 4
+        assert len(notes) == 5
         deciding = {name for name, finding in found(content).items() if finding["side"] == "above"}
         assert deciding == {
             "linear probe, best block on the path less best block at noised images",
@@ -366,7 +370,7 @@ class TestInvertedPath:
     def test_verdict__falls_where_a_control_is_as_good(self, noised: float, random: float, word: str) -> None:
         claim = load_claim("claims/c04b")
         options: Any = claim.study
-        accuracies = {"path": 45.0, "noised": noised, "middle": 44.0, "random": random, "pixels": 30.0}
+        accuracies = {"path": 45.0, "noised": noised, "middle": 44.0, "random": random, "clean": 46.0, "pixels": 30.0}
         cells = [
             Measured(
                 "cifar10",
@@ -410,9 +414,9 @@ class TestInvertedPath:
         monkeypatch.setattr(inverted_path, "scan", scan)
         monkeypatch.setattr(inverted_path, "read_block", read_block)
         run_claim(make_claim("inverted_path", seeds=[0]), out=tmp_path / "c04b")
-        assert len(scanned) == len(read) == 4
+        assert len(scanned) == len(read) == 5
         for kind, (grid, cell), (images, (bank, judged)) in zip(
-            ("path", "noised", "middle", "random"), scanned, read, strict=True
+            ("path", "noised", "middle", "random"), scanned[:4], read[:4], strict=True
         ):
             if kind == "noised":
                 continue  # nothing is solved

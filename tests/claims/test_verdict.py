@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from lightly_prg.claims.findings import Finding, Place, Side, verdict
@@ -119,3 +121,16 @@ def test_differences__are_paired_over_the_seeds_of_both() -> None:
     (reading,) = cells.readings("r", "first", "top1")
     assert (reading.mean, reading.deviation) == (pytest.approx(17 / 3), pytest.approx(3.0551, rel=1e-4))
     assert reading.shown() == "5.7 ± 3.1 %"
+
+
+def test_deciding_difference_that_is_missing__is_no_silent_agreement() -> None:
+    cells = Cells([Measured("a", seed, "one", {"x": 5.0 + 0.1 * seed}) for seed in (0, 1, 2)])
+    there = cells.differences("there", ("one", "x"), side="above", margin=1.0)
+    missing = cells.differences("gone", ("other", "x"), side="above", margin=1.0)
+    assert verdict(there).word == "holds"
+    found = verdict([*there, *missing])
+    assert found.word == "cannot be told at this size"
+    assert "gone on a could not be measured" in found.sentence
+    assert cells.differences("beside", ("other", "x")) == []
+    (again,) = [Finding.from_dict(json.loads(json.dumps(one.to_dict()))) for one in missing]
+    assert (again.shown(), again.interval, again.place) == ("not measured", None, "open")
