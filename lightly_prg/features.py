@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightly_prg.activations import hooked_output
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
+from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.pooling import pool
 from lightly_prg.recipe import FeatureSpec, OdeSpec
 
@@ -141,8 +142,10 @@ class PRGEncoder(nn.Module):
         self.feature = feature if feature is not None else FeatureSpec(source="state", tau=1.0, pool="flatten")
         shape = input_shape if input_shape is not None else getattr(velocity, "input_shape", None)
         self.input_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        device = device_of(velocity)  # a network that is on a GPU already stays there
+        for name, value in (("mean", mean), ("std", std)):
+            numbers = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
         self._embedding_dim: int | None = None
         self._evaluations = 0
         self._images = 0
@@ -210,11 +213,8 @@ class PRGEncoder(nn.Module):
     def _dry_run(self) -> None:
         if self.input_shape is None:
             raise ValueError("The size of the images is not known yet: give PRGEncoder input_shape=(C, H, W).")
-        training = self.training
-        self.eval()
-        with torch.no_grad():
+        with evaluating(self), torch.no_grad():
             self(torch.zeros(1, *self.input_shape, device=self.mean.device))
-        self.train(training)
 
     @property
     def blocks(self) -> tuple[str, ...]:

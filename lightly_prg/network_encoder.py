@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightly_prg.activations import hooked_output
+from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.pooling import pool
 from lightly_prg.recipe import NetworkFeature
 
@@ -55,8 +56,10 @@ class NetworkEncoder(nn.Module):
         self.feature = feature if feature is not None else NetworkFeature()
         self.input_shape = tuple(input_shape)
         self.resize = resize
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32).reshape(-1, 1, 1), persistent=False)
+        device = device_of(network)  # a network that is on a GPU already stays there
+        for name, value in (("mean", mean), ("std", std)):
+            numbers = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1, 1)
+            self.register_buffer(name, numbers, persistent=False)
         self._embedding_dim: int | None = None
 
     def forward(self, images: Tensor) -> Tensor:
@@ -109,11 +112,8 @@ class NetworkEncoder(nn.Module):
     def embedding_dim(self) -> int:
         """D, found by embedding one black image where nothing has been embedded yet."""
         if self._embedding_dim is None:
-            training = self.training
-            self.eval()
-            with torch.no_grad():
+            with evaluating(self), torch.no_grad():
                 self(torch.zeros(1, *self.input_shape, device=self.mean.device))
-            self.train(training)
         assert self._embedding_dim is not None
         return self._embedding_dim
 

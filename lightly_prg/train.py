@@ -88,6 +88,7 @@ def train(
         return _adopt(run, recipe, data, overwrite=overwrite, trust=trust, init_from=init_from)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
+    module.epochs = recipe.train.epochs
     if recipe.eval.finetune is not None:
         reread(module.encoder(), feature=recipe.eval.finetune.feature, ode=recipe.eval.finetune.ode)
     start = _describe_start(recipe, init_from)

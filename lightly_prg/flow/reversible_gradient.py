@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lightly_prg.flow.autocast import own_autocast
 from lightly_prg.flow.coupled_steps import CoupledSteps, Evaluation
 
 
@@ -49,7 +49,7 @@ class DifferentiableSolve:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns ``y`` at the grid points kept, (len(kept), B, ...), and the last ``z``; both start at ``x``."""
-        self.precision = _autocast_of(x.device.type)
+        self.precision = own_autocast(x.device.type)
         self.versions = tuple(parameter._version for parameter in self.parameters)
         states, last = _Reconstructing.apply(self, x, *self.parameters)
         return states, last
@@ -181,20 +181,3 @@ class _RandomState:
             torch.cuda.set_rng_state(self.states[1], self.device)
         elif self.device.type == "mps":
             torch.mps.set_rng_state(self.states[1])
-
-
-def _autocast_of(device: str) -> Callable[[], AbstractContextManager[None]]:
-    """Returns what enters the present autocast state again, in whatever thread.
-
-    The cache of casted weights stays off: filled without gradients in the forward pass, it would cut the weights off
-    from every later use in the same region.
-    """
-    if not torch.amp.autocast_mode.is_autocast_available(device):
-        return nullcontext
-    return partial(
-        torch.autocast,
-        device,
-        dtype=torch.get_autocast_dtype(device),
-        enabled=torch.is_autocast_enabled(device),
-        cache_enabled=False,
-    )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchdiffeq import odeint, odeint_adjoint
 
+from lightly_prg.flow.autocast import own_autocast
 from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
 from lightly_prg.flow.paths import Path, Velocity
 
@@ -194,17 +195,19 @@ def integrate(
         adjoint_options = {**options, "step_t": t[:1] if knots[0] > start else -t[:1]}
     try:
         if gradient == "adjoint" and torch.is_grad_enabled():
-            states = odeint_adjoint(
-                evaluate,
-                x,
-                t,
-                method=solver,
-                rtol=rtol,
-                atol=atol,
-                options=options,
-                adjoint_options=adjoint_options,
-                adjoint_params=evaluate.parameters,
-            )
+            # It solves without gradients; what autocast keeps of the weights there would serve later evaluations too.
+            with own_autocast(x.device.type)():
+                states = odeint_adjoint(
+                    evaluate,
+                    x,
+                    t,
+                    method=solver,
+                    rtol=rtol,
+                    atol=atol,
+                    options=options,
+                    adjoint_options=adjoint_options,
+                    adjoint_params=evaluate.parameters,
+                )
         else:
             states = odeint(evaluate, x, t, method=solver, rtol=rtol, atol=atol, options=options)
     except AssertionError as error:

@@ -64,7 +64,7 @@ class MAE(BackboneMethod):
         super().__init__(
             batch_size_per_device=batch_size_per_device,
             input_shape=input_shape,
-            optimization=optimization if optimization is not None else TrainRecipe(ema_decay=0.0),
+            optimization=optimization if optimization is not None else TrainRecipe(ema_decay=0.0, clip=None),
             online_probe=online_probe,
             seed=seed,
         )

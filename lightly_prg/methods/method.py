@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from lightly.utils.scheduler import CosineWarmupScheduler
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from lightly_prg.errors import UserError
 from lightly_prg.models import EMA
 from lightly_prg.recipe import TrainRecipe
 
@@ -47,10 +49,15 @@ class Method(LightningModule):
         input_shape: ``(C, H, W)`` of the images.
         optimization: Learning rate, schedule, EMA decay and so on.
         online_probe: Train the online classifier beside the method. It costs one embedding for each step.
-        seed: All draws depend on it and on the step alone.
+        seed: All draws of the method depend on it and on the step alone. Dropout follows torch's seed, which
+            ``lightly_prg.train`` sets with every step.
+
+    Attributes:
+        epochs: Of the training, where the Trainer counts otherwise: ``lightly_prg.train`` makes them one long epoch.
     """
 
     online_classifier: OnlineLinearClassifier
+    epochs: float | None = None
 
     def __init__(
         self,
@@ -131,7 +138,10 @@ class Method(LightningModule):
 
     def position(self, batch_idx: int) -> int:
         """Batches since the beginning of the training."""
-        return self.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        batches = self.trainer.num_training_batches
+        if batches == math.inf:  # a stream tells no length
+            return int(self.trainer.fit_loop.total_batch_idx)
+        return self.current_epoch * int(batches) + batch_idx
 
     def share(self, batch: int) -> tuple[int, slice]:
         """Size of the global batch, and the part of it that belongs to this process."""
@@ -146,7 +156,11 @@ class Method(LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser with warm-up and, by default, cosine decay, stepped with every batch.
 
-        Biases and normalisation layers are not decayed.
+        Biases and normalisation layers are not decayed. The Trainer says how long the training is; ``warmup_epochs``
+        are passes over its batches, and of a stream, whose passes nobody knows, their share of ``epochs``.
+
+        Raises:
+            UserError: If the training has no end that a cosine could decay to.
         """
         recipe = self.optimization
         decayed, others = get_weight_decay_parameters(self.trained_modules())
@@ -157,14 +171,45 @@ class Method(LightningModule):
             for parameters, decay in ((decayed, recipe.weight_decay), (others, 0.0))
         ]
         optimizer = build_optimizer([group for group in groups if group["params"]], recipe)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = min(total, round(total * recipe.warmup_epochs / recipe.epochs))
+        total = self._steps()
+        if total == math.inf and (recipe.schedule == "cosine" or recipe.warmup_epochs > 0.0):
+            raise UserError(
+                "The learning rate follows the length of the training, and this one has no end: give the Trainer "
+                "max_steps (or max_epochs, where the data have a length), or train with schedule='constant' and "
+                "without warm-up."
+            )
+        warmup = 0 if total == math.inf else min(int(total), round(total * self._warmup_share()))
         scheduler: torch.optim.lr_scheduler.LRScheduler
         if recipe.schedule == "cosine":
-            scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=total)
+            scheduler = CosineWarmupScheduler(optimizer, warmup_epochs=warmup, max_epochs=int(total))
         else:
             scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, warmup)))
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def _steps(self) -> float:
+        """Of the optimiser in all; infinite where the Trainer knows no end."""
+        steps = self.trainer.estimated_stepping_batches
+        return steps if steps >= 0 else math.inf  # of a stream without max_steps it says -1
+
+    def _warmup_share(self) -> float:
+        """Of the steps of the training."""
+        epochs = self.epochs
+        if epochs is None:
+            self.trainer.fit_loop.setup_data()  # as Lightning does itself, but not where max_steps is given
+            batches = self.trainer.num_training_batches
+            steps = math.inf if batches == math.inf else math.ceil(batches / self.trainer.accumulate_grad_batches)
+            epochs = self.optimization.epochs if steps == math.inf else self._steps() / steps
+        return self.optimization.warmup_epochs / epochs if epochs else 0.0
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips to the recipe's ``clip`` where the Trainer names no limit of its own."""
+        limit = gradient_clip_val if gradient_clip_val is not None else self.optimization.clip
+        self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.optim.Optimizer:

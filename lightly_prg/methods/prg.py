@@ -57,7 +57,8 @@ class PRG(Method):
         auxiliary: A second loss on one block, beside flow matching; see ``AuxiliaryRecipe``.
         optimization: Learning rate, schedule, EMA decay and so on; see ``TrainRecipe``.
         online_probe: Train the online classifier beside the generator. It costs one embedding for each step.
-        seed: Noise, tau and dropout depend on it and on the step alone.
+        seed: Noise and tau depend on it and on the step alone; in ``lightly_prg.train`` dropout as well, which in a
+            Trainer of your own follows torch's seed.
 
     Example:
         >>> from lightly_prg import UNet
@@ -125,7 +126,7 @@ class PRG(Method):
 
     def encoder(self) -> PRGEncoder:
         """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
-        return PRGEncoder(self.ema.module, self.path, self.ode, self.feature, input_shape=self.input_shape)
+        return PRGEncoder(self.ema.module, self.path, self.ode, self.feature, input_shape=self.input_shape).eval()
 
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0

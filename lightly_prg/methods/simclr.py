@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightly_prg.methods.backbone_method import BackboneMethod
 from lightly_prg.models.resnet import ResNet
+from lightly_prg.module_state import evaluating
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import SimCLRRecipe, TrainRecipe
@@ -60,7 +61,7 @@ class SimCLR(BackboneMethod):
         super().__init__(
             batch_size_per_device=batch_size_per_device,
             input_shape=input_shape,
-            optimization=optimization if optimization is not None else TrainRecipe(ema_decay=0.0),
+            optimization=optimization if optimization is not None else TrainRecipe(ema_decay=0.0, clip=None),
             online_probe=online_probe,
             seed=seed,
         )
@@ -97,15 +98,12 @@ class SimCLR(BackboneMethod):
 
     def held_out_loss(self, images: Tensor, position: int) -> Tensor:
         """The loss of held-out images with the weights in training, among the images of this process."""
-        was_training = self.training
-        self.eval()
         views = self.make_views(
             images, generator=generator_for(self.seed, "validation", position, device=images.device)
         )
         # One process measures while the others train on: a loss that gathers would wait for them for ever.
-        loss = self._contrast(views, NTXentLoss(temperature=self.settings.temperature))
-        self.train(was_training)
-        return loss
+        with evaluating(self):
+            return self._contrast(views, NTXentLoss(temperature=self.settings.temperature))
 
     def trained_modules(self) -> list[nn.Module]:
         """Backbone and projection head."""

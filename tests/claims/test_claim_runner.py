@@ -192,12 +192,12 @@ def test_runs__are_trained_once_and_taken_where_they_fit(
     assert taken.weights_file.read_bytes() == (runs / "digits-seed0/encoder.safetensors").read_bytes()
     other = claim.model_copy(update={"overrides": (*claim.overrides, "train.lr=0.5")})
     run_claim(other, out=tmp_path / "other/c06")
-    assert len(steps) == 3
+    assert len(steps) == 4
     more = claim.model_copy(update={"overrides": (*claim.overrides, "train.snapshots=[0.75]")})
     run_claim(more, out=tmp_path / "more/c06")
-    assert len(steps) == 6
+    assert len(steps) == 8
     run_claim(more, out=tmp_path / "more/c08")  # another claim beside it
-    assert len(steps) == 6
+    assert len(steps) == 8
     with pytest.raises(UserError, match=r"digits-seed0 holds a run of another recipe: train\.lr is 0\.001 there, 0\.5"):
         run_claim(other, out=tmp_path / "more/c06")
 
