@@ -17,6 +17,8 @@ from lightly_prg.errors import UserError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORBIDDEN = (errno.EACCES, errno.EROFS, errno.EPERM)
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _TEMPORARY = re.compile(r"^\..+\.\d+(\.[^.]*)?$")
 
 
@@ -31,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        os.chmod(temporary, 0o666 & ~_UMASK)  # safetensors writes for its owner alone
         os.replace(temporary, path)
     except Exception as error:
         number = _system_error(error)

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     from lightly_prg.network_encoder import NetworkEncoder
 
 FORMAT_VERSION = 1
+_OF_A_RUN = frozenset(
+    (
+        *("recipe.yaml", "encoder.json", "encoder.safetensors", "head.json", "head.safetensors", "metrics.csv"),
+        *("report.html", "checkpoints", "embeddings", "eval", "figures", "snapshots", "tensorboard", "wandb"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -181,10 +187,13 @@ class Run:
         write_text(self.recipe_file, recipe.to_yaml())
 
     def clear(self) -> None:
-        """Removes what a former run left, but not the folder itself, whose lock is held."""
+        """Removes what a former run left, and nothing else; the folder and its lock stay.
+
+        Of a link only the link goes.
+        """
         for entry in self.folder.iterdir():
-            if entry.name != ".lock":
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.name in _OF_A_RUN or is_temporary(entry):
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def remove_leftovers(self) -> None:
         """Removes what a killed process was writing; the lock must be held."""

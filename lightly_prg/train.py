@@ -269,6 +269,7 @@ def _fit(
         every=settings.checkpoint_every * batches.steps_per_epoch,
         accumulate=settings.accumulate,
         total=batches.total,
+        images=described.get("fingerprint"),
     )
     snapshots = Snapshots(
         run,
@@ -283,6 +284,11 @@ def _fit(
         },
     )
     if state is not None:
+        noted = checkpoint.images_in(state)
+        if noted is not None and noted != described.get("fingerprint"):
+            raise UserError(
+                f"{run.folder} was begun with other images than {recipe.data.root} holds now: resume it with those."
+            )
         batches.start = checkpoint.position_in(state)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -57,6 +57,10 @@ def transfer(
     loaded = load_splits(recipe.model_copy(update={"data": settings}), evaluation.console)
     other = dataclasses.replace(evaluation, data=loaded)
     split = split if split is not None else recipe.eval.split
+    if split == "train":
+        raise UserError(
+            "Probes and k-NN have seen the training images of that set: take validation or test to judge it."
+        )
     if not (loaded.train.labelled and other.images(split).labelled):
         raise UserError(f"The images of {data.title} have no labels, which k-NN and probes need.")
     names: Sequence[EncoderName] = encoders if encoders is not None else ("run", *recipe.eval.controls)

@@ -31,6 +31,7 @@ def _explain(error: Exception) -> tuple[int, str | None]:
         number = error.signal_number  # type: ignore[attr-defined]
         saved = "the state is saved" if error.saved else "the last checkpoint is kept"  # type: ignore[attr-defined]
         return 128 + number, f"Interrupted: {saved}; the same command with --resume continues."
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or on_cpu:
         return 2, "Error: out of memory. A smaller train.batch_size or eval.batch_size needs less."
     return 1, None

@@ -42,17 +42,27 @@ class LastCheckpoint(Callback):
         every: Batches between two checkpoints.
         accumulate: Batches of one optimiser step; a checkpoint between them would lose their gradients.
         total: Batches of the whole training.
+        images: Stored, so that a checkpoint cannot continue on other images; None for a named set.
         seconds: At the latest after this long there is another one.
     """
 
     def __init__(
-        self, path: Path, *, recipe_sha256: str, every: int, accumulate: int, total: int, seconds: float = 300.0
+        self,
+        path: Path,
+        *,
+        recipe_sha256: str,
+        every: int,
+        accumulate: int,
+        total: int,
+        images: str | None = None,
+        seconds: float = 300.0,
     ) -> None:
         self.path = path
         self.recipe_sha256 = recipe_sha256
         self.every = every
         self.accumulate = accumulate
         self.total = total
+        self.images = images
         self.seconds = seconds
         self.stop_signal: int | None = None
         self._position = 0
@@ -65,8 +75,14 @@ class LastCheckpoint(Callback):
         return _KEY
 
     def state_dict(self) -> dict[str, Any]:
-        """Where in the stream of batches the checkpoint was written, and for which recipe."""
-        return {"position": self._position, "recipe_sha256": self.recipe_sha256}
+        """Where in the stream of batches the checkpoint was written, for which recipe and on which images."""
+        return {"position": self._position, "recipe_sha256": self.recipe_sha256, "images": self.images}
+
+    @staticmethod
+    def images_in(state: dict[str, Any]) -> str | None:
+        """The images that a checkpoint was trained on, where it says so."""
+        images: str | None = state["callbacks"][_KEY].get("images")
+        return images
 
     @staticmethod
     def position_in(state: dict[str, Any]) -> int:
