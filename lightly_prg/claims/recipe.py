@@ -173,8 +173,13 @@ def parse_claim(text: str, *, overrides: Sequence[str] = (), origin: str = "clai
         raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{origin} is not a claim: a YAML mapping with the keys id, claim and study is needed.")
+    known = dict(raw["data"]) if isinstance(raw.get("data"), dict) else {}
     for override in overrides:
         apply_override(raw, override)
+    sets = raw["data"] if isinstance(raw.get("data"), dict) else {}
+    for label, one in sets.items():
+        if one is None and label not in known:
+            raise UserError(f"{origin}: there is no set data.{label} to leave out{nearest(str(label), known) or '.'}")
     try:
         return ClaimRecipe.model_validate(raw)
     except ValidationError as error:

@@ -34,7 +34,7 @@ def likelihood(
             "--steps", min=1, help="Steps from data to noise, short near the data; more until the number stays."
         ),
     ] = 12,
-    solver: SolverOption = "rk4",
+    solver: Annotated[str, typer.Option("--solver", help="euler, midpoint, heun2, heun3, rk4 or dopri5.")] = "rk4",
     probes: Annotated[
         int | None,
         typer.Option(

@@ -86,7 +86,7 @@ def channel_curve(
     if len(images) == 0 or not all(0 <= sigma < math.inf for sigma in sigmas) or batch_size < 1:
         raise ValueError(f"Images, a batch size and sigmas of at least 0 are needed, got {len(images)} and {sigmas}.")
     noise = torch.randn(images.shape, generator=generator)
-    path, counted = encoder.path, CountedVelocity(encoder.velocity)
+    path, counted = encoder.path, CountedVelocity(encoder.velocity, encoder.path)
     errors, evaluations = [], 0.0
     for part, eps in zip(torch.split(images, batch_size), torch.split(noise, batch_size), strict=True):
         x = encoder.normalize(part.to(encoder.mean.device).float())

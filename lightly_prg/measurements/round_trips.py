@@ -64,7 +64,7 @@ def round_trip_curve(
 
 
 def _point(encoder: PRGEncoder, x: Tensor, solver: str, steps: int | None, tolerance: float | None) -> RoundTripPoint:
-    path, counted = encoder.path, CountedVelocity(encoder.velocity)
+    path, counted = encoder.path, CountedVelocity(encoder.velocity, encoder.path)
     # An adaptive solver takes its first step from the number of steps.
     count = steps if steps is not None else 8
     bound = tolerance if tolerance is not None else 1e-5

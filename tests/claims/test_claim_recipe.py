@@ -124,6 +124,7 @@ def test_command__leaves_the_folders_of_a_machine_out() -> None:
         (("claims/c06", "--split", "test"), "--split goes with a comparison"),
         (("claims/c06", "claims/c08"), "One claim is tested at a time"),
         (("claims/c06=1",), "Say what to compare"),
+        (("claims/c06", "--dry-run", "data.cifar=null"), "there is no set data.cifar to leave out; did you mean"),
         (("claims/c06", f"overrides=[{', '.join(['train.epochs=1'] * 40)}, x=1]"), "unknown key 'x'"),
         (("claims/c06", "--dry-run", "study.judged=[{solver: heun, steps: 4}]"), "there is no solver 'heun'"),
         (

@@ -469,6 +469,19 @@ def test_a_gradient_at_states_that_are_lost_to_rounding_is_refused(tiny: Any, im
         z.sum().backward()
 
 
+def test_grey_images_are_not_taken_for_lost_states(tiny: Any, images: Tensor) -> None:
+    """States of zero: rounding is to be judged by the states on the way."""
+    gradients = []
+    for gradient in ("reversible", "full"):
+        network = tiny()
+        grey = torch.zeros_like(images)
+        encode(network, grey, steps=8, solver="reversible_euler", gradient=gradient).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert any(bool(one.abs().max() > 1e-3) for one in gradients[1])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
 def test_a_parameter_changed_in_between_is_refused(tiny: Any, images: Tensor) -> None:
     network = tiny()
     z = encode(network, images, steps=2, solver="reversible_euler", gradient="reversible")
