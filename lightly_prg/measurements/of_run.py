@@ -11,6 +11,7 @@ from lightly_prg import plot_measurements as plots
 from lightly_prg.errors import FlowBrokeDown, UserError
 from lightly_prg.eval import result_to_dict
 from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
+from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.bits import bits_per_dim
 from lightly_prg.measurements.channel import channel_curve
 from lightly_prg.measurements.gaussianity import covariance_spectrum, gaussian_floor, gaussian_statistics
@@ -21,6 +22,7 @@ from lightly_prg.randomness import generator_for
 
 _TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MAX_TRAIN = 2000
+_MOST_NUMBERS = 2**27  # of the images of a covariance: 1 GiB
 
 
 def measure_likelihood(
@@ -108,22 +110,44 @@ def measure_loss_by_tau(
         x,
         path=encoder.path,
         coupling=coupling,
-        batch_size=evaluation.run.recipe.eval.batch_size,
+        # The coupling pairs noise with the images of a batch: it is that of the training with as many.
+        batch_size=_batch_size(evaluation, coupling),
         seed=evaluation.run.recipe.seed,
     )
     content = result_to_dict(result)
     constant, linear = None, None
     if coupling == "independent":  # the closed forms know no other
-        train = in_network_range(evaluation, chosen_images(evaluation, "train", _MAX_TRAIN)).cpu()
-        constant, linear = closed_form_losses(encoder.path, result.edges, covariance_spectrum(train.flatten(1)))
+        train, enough = _of_the_covariance(evaluation)
+        spectrum = covariance_spectrum(in_network_range(evaluation, train).cpu().flatten(1))
+        constant, linear = closed_form_losses(encoder.path, result.edges, spectrum)
         content["mean_velocity_overall"] = sum(constant) / len(constant)
-        content["linear_overall"] = sum(linear) / len(linear)
+        linear = linear if enough else None
+        if linear is not None:
+            content["linear_overall"] = sum(linear) / len(linear)
     content |= {"mean_velocity": constant, "linear": linear, "coupling": coupling}
     figure = evaluation.run.figures / "loss_by_tau.png"
     plots.plot_loss_by_tau(result.edges, result.mean, result.standard_error, figure, constant=constant, linear=linear)
     return _write(
         evaluation, "loss_by_tau", split, len(images), content, {"max_images": max_images}, own=max_images is None
     )
+
+
+def _batch_size(evaluation: Evaluation, coupling: str) -> int:
+    recipe = evaluation.run.recipe
+    return recipe.eval.batch_size if coupling == "independent" else recipe.train.batch_size
+
+
+def _of_the_covariance(evaluation: Evaluation) -> tuple[ImageSet, bool]:
+    """Training images for the covariance that the best linear predictor knows, and whether they are enough for one.
+
+    From fewer images than an image has numbers some directions look as if they never varied, and a linear predictor as
+    if it knew them perfectly; eight times as many are taken where there are, twice as many are needed.
+    """
+    train = evaluation.images("train")
+    dims = train.channels * train.image_size**2
+    most = max(_MAX_TRAIN, min(8 * dims, _MOST_NUMBERS // dims))
+    chosen = chosen_images(evaluation, "train", most)
+    return chosen, len(chosen) >= 2 * dims
 
 
 def measure_gaussianity(
@@ -157,13 +181,13 @@ def measure_information(
     """What survives noise on the code, see `channel_curve`; of 64 images if not said otherwise."""
     encoder, split = evaluation.prg, _split(evaluation, split)
     images = chosen_images(evaluation, split, max_images or 64)
-    train = images_of(chosen_images(evaluation, "train", _MAX_TRAIN)).double().flatten(1) / 255
+    train, enough = _of_the_covariance(evaluation)
     result = channel_curve(
         encoder,
         images_of(images).float() / 255,
         grey_levels=images.grey_levels,
         batch_size=evaluation.run.recipe.eval.batch_size,
-        spectrum=covariance_spectrum(train),
+        spectrum=covariance_spectrum(images_of(train).double().flatten(1) / 255) if enough else None,
         generator=generator_for(evaluation.run.recipe.seed, "channel", split),
     )
     content = {**result_to_dict(result), "grey_levels": images.grey_levels}

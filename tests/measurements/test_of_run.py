@@ -43,7 +43,7 @@ def splits(*, labelled: bool = True) -> Splits:
         given = {"labels": labels, "class_names": ["dark", "light"]} if labelled else {"labels": None}
         return ImageSet(pixels, names=names, grey_levels=17, **given)  # type: ignore[arg-type]
 
-    return Splits(images(40, 0), images(12, 1), images(24, 2))
+    return Splits(images(130, 0), images(12, 1), images(24, 2))  # twice as many as numbers of an image
 
 
 def trained(method: str, folder: Path) -> Path:
@@ -180,3 +180,16 @@ def test_run_without_a_flow__is_told(
         assert stop.value.code == 2
         assert "trained by simclr, which has no flow" in capsys.readouterr().err.replace("\n", " ")
     assert not list(folder.glob("eval/*.json"))
+
+
+def test_linear_reference__needs_twice_as_many_images_as_numbers(prg: Path, tmp_path: Path) -> None:
+    """From fewer, directions in which no image of the sample varies would count as predicted perfectly."""
+    folder = tmp_path / "run"
+    shutil.copytree(prg, folder)
+    whole = splits()
+    few = Splits(whole.train.subset(torch.arange(100)), whole.validation, whole.test)
+    found = [measure_loss_by_tau(Evaluation(Run(folder), data=data, device="cpu")) for data in (whole, few)]
+    assert found[0]["linear_overall"] < found[0]["mean_velocity_overall"]
+    assert (found[1]["linear"], found[1].get("linear_overall")) == (None, None)
+    assert found[1]["mean_velocity"] is not None
+    assert MEASUREMENTS["information"](Evaluation(Run(folder), data=few, device="cpu"))["pixels_mse"] is None
