@@ -221,6 +221,12 @@ class FinetuneRecipe(Section):
             raise ValueError("beta keeps the flow-matching loss of a network in training, and mode 'head' trains none")
         return self
 
+    @model_validator(mode="after")
+    def _updates_go_with_their_mode(self) -> FinetuneRecipe:
+        if self.lora != LoRARecipe() and self.mode != "lora":
+            raise ValueError(f"lora describes the updates of mode 'lora'; the mode is {self.mode!r}")
+        return self
+
 
 class EvalRecipe(Section):
     """What a finished run is judged by.

@@ -245,6 +245,8 @@ def _fit(
     state = read_checkpoint(run.checkpoint, recipe) if resume and run.checkpoint.is_file() else None
     device = pick_device(settings.accelerator)
     precision = pick_precision(settings.precision, device).precision
+    if precision == "16" and device.type == "cpu":
+        raise UserError("train.precision is 16, in which CPUs do not train: take bf16, 32 or auto.")
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
         module.compile_network()

@@ -88,3 +88,13 @@ def test_feature__several_tau_survive_yaml(taus: list[float]) -> None:
     feature = FeatureSpec(source="state", tau=taus)
     assert feature.taus == tuple(taus)
     assert FeatureSpec.model_validate(feature.model_dump(mode="json")) == feature
+
+
+def test_updates_of_low_rank__are_described_for_their_mode_alone() -> None:
+    with pytest.raises(UserError, match=r"lora describes the updates of mode 'lora'; the mode is 'full'"):
+        load_recipe("quickstart", ["eval.finetune={lora: {rank: 4}}"])
+    resolved = load_recipe("quickstart", ["eval.finetune={mode: full}"]).to_yaml()
+    assert parse_recipe(resolved).eval.finetune is not None, (
+        "the defaults of another mode stand in every resolved recipe"
+    )
+    assert load_recipe("quickstart", ["eval.finetune={mode: lora, lora: {rank: 4}}"]).eval.finetune.lora.rank == 4  # type: ignore[union-attr]

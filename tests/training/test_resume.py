@@ -215,6 +215,14 @@ def test_flipped_bit__is_found_by_its_checksum(tmp_path: Path, tiny_recipe: Reci
             load(run.folder) if file == run.weights_file else read_checkpoint(file, tiny_recipe)
 
 
+def test_half_precision_of_a_gpu__is_refused_on_a_cpu(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    """Lightning would take bf16 in its place, and the run would say that it was fp16."""
+    settings = tiny_recipe.train.model_copy(update={"precision": "16", "accelerator": "cpu"})
+    with pytest.raises(UserError, match="in which CPUs do not train"):
+        train(tiny_recipe.model_copy(update={"train": settings}), out=tmp_path / "run", data=tiny_splits)
+    assert not (tmp_path / "run").exists()
+
+
 def test_batch_larger_than_the_set(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
     recipe = tiny_recipe.model_copy(update={"train": tiny_recipe.train.model_copy(update={"batch_size": 64})})
     with pytest.raises(UserError, match=r"train\.batch_size is 64, but there are 44"):
