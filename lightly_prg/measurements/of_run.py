@@ -22,7 +22,7 @@ from lightly_prg.randomness import generator_for
 
 _TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _MAX_TRAIN = 2000
-_MOST_NUMBERS = 2**27  # of the images of a covariance: 1 GiB
+_MOST_NUMBERS = 2**26  # of the images of a covariance: half a GiB
 
 
 def measure_likelihood(
@@ -145,9 +145,9 @@ def _of_the_covariance(evaluation: Evaluation) -> tuple[ImageSet, bool]:
     """
     train = evaluation.images("train")
     dims = train.channels * train.image_size**2
-    most = max(_MAX_TRAIN, min(8 * dims, _MOST_NUMBERS // dims))
-    chosen = chosen_images(evaluation, "train", most)
-    return chosen, len(chosen) >= 2 * dims
+    there = min(len(train), max(_MAX_TRAIN, min(8 * dims, _MOST_NUMBERS // dims)))
+    enough = there >= 2 * dims
+    return chosen_images(evaluation, "train", there if enough else _MAX_TRAIN), enough
 
 
 def measure_gaussianity(
