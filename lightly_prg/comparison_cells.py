@@ -174,7 +174,7 @@ def rooted(run: Run, here: Recipe, images: Images | None) -> Recipe:
         or recipe.data.place == here.data.place
     ):
         return recipe
-    if _trained_on(run) != images.facts(here).fingerprint:
+    if run.trained_on != images.facts(here).fingerprint:
         return recipe
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": here.data.root})})
 
@@ -183,18 +183,13 @@ def has_other_images(run: Run, here: Recipe, images: Images | None) -> bool:
     """Whether the folder of images holds others now than the run was trained on."""
     if images is None or here.data.name != "folder":
         return False
-    noted = _trained_on(run)  # None: by a version that did not note it
+    noted = run.trained_on  # None: by a version that did not note it
     return noted is not None and noted != images.facts(here).fingerprint
 
 
 def _has_other_start(run: Run, here: Recipe) -> bool:
     noted = run.description.get("started_from")  # None: by a version that did not note it
     return noted is not None and noted["weights_crc32"] != Run(Path(str(here.init_from))).weights_crc32
-
-
-def _trained_on(run: Run) -> str | None:
-    noted: str | None = run.description["data"].get("fingerprint") if run.encoder_file.is_file() else None
-    return noted
 
 
 def _difference(there: Any, here: Any, key: str = "") -> tuple[str, Any, Any] | None:

@@ -95,8 +95,8 @@ class Evaluation:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": self.root})})
         splits = load_splits(recipe, self.console)
         # Of folders alone: named sets are the same everywhere. A version that did not note it is believed.
-        noted = self.description["data"].get("fingerprint") if recipe.data.name == "folder" else None
-        if noted is not None and noted != splits.fingerprint:
+        noted = self.run.trained_on
+        if recipe.data.name == "folder" and noted not in (None, splits.fingerprint):
             raise UserError(
                 f"{self.run.folder} was trained on other images than {recipe.data.root} holds now: some that it was "
                 "trained on would judge it. Images that it was not trained on are judged by `lightly-prg transfer`."

@@ -182,6 +182,12 @@ class Run:
             raise UserError(f"{self.folder} holds files that are no run; choose another folder with --out.")
         return True
 
+    @property
+    def trained_on(self) -> str | None:
+        """The fingerprint of the folder of images; None for a named set, and where nothing noted it (yet)."""
+        noted: str | None = self.description["data"].get("fingerprint") if self.encoder_file.is_file() else None
+        return noted
+
     def create(self, recipe: Recipe) -> None:
         """Makes the folder and writes the recipe."""
         write_text(self.recipe_file, recipe.to_yaml())
