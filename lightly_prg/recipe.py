@@ -437,6 +437,8 @@ def finetune_settings(recipe: Recipe, overrides: Sequence[str] = (), **options: 
     for override in overrides:
         apply_override(content, override)
     content |= {key: value for key, value in options.items() if value is not None}
+    if content["mode"] != "lora" and not any(override.startswith("lora") for override in overrides):
+        content["lora"] = {}  # those of the recipe went with its mode
     try:
         return FinetuneRecipe.model_validate(content)
     except ValidationError as error:

@@ -235,15 +235,25 @@ class TestSettings:
             update={"eval": evaluation.run.recipe.eval.model_copy(update={"finetune": chosen})}
         )
         assert parse_recipe(recipe.to_yaml()).eval.finetune == chosen
+        # Another mode than that of the recipe leaves its updates behind; updates asked for are not dropped in silence.
+        assert finetune_settings(recipe, mode="full").lora == FinetuneRecipe().lora
+        assert finetune_settings(recipe, ["ema_decay=0.5"], mode="lora").lora.rank == 4
+        with pytest.raises(UserError, match="lora describes the updates of mode 'lora'; the mode is 'full'"):
+            finetune_settings(recipe, ["lora.rank=2"], mode="full")
 
     def test_hash__changes_with_what_decides_the_result_alone(self) -> None:
         plain = parse_recipe(RECIPE + PRG, overrides=["eval.finetune.mode=full"])
         hashes = [
-            parse_recipe(RECIPE + PRG, overrides=["eval.finetune.mode=full", f"eval.finetune.{more}"]).sha256()
-            for more in ("lora.rank=4", "ema_decay=0.9", "feature.tau=0.5", "ode.steps=3", "mode=lora")
+            parse_recipe(RECIPE + PRG, overrides=["eval.finetune.mode=full", *more]).sha256()
+            for more in (
+                ["eval.finetune.ema_decay=0.9"],
+                ["eval.finetune.feature.tau=0.5"],
+                ["eval.finetune.ode.steps=3"],
+                ["eval.finetune.mode=lora"],
+                ["eval.finetune.mode=lora", "eval.finetune.lora.rank=4"],
+            )
         ]
-        assert hashes[0] == plain.sha256()
-        assert len({plain.sha256(), *hashes[1:]}) == 5
+        assert len({plain.sha256(), *hashes}) == 6
         # As it was before these options were there.
         assert set(_without_unused(plain.model_dump()["eval"]["finetune"])) == {
             "mode", "blocks", "preset", "labels", "epochs", "batch_size", "learning_rates", "beta",

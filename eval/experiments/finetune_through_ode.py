@@ -130,7 +130,7 @@ def result_of(cell: Cell, run: Run, options: argparse.Namespace) -> KeptResult:
         chosen["block_pool"] = ("feature.pool", options.block_pool)
     if cell.mode == "lora":
         made_with["rank"] = options.rank
-        lora = finetune_settings(recipe, [f"lora.rank={options.rank}"]).lora
+        lora = finetune_settings(recipe, [f"lora.rank={options.rank}"], mode="lora").lora
         older["options.adapter"] = repr(LoRA(**lora.model_dump(), seed=recipe.seed))
     for name, (key, value) in chosen.items():
         made_with[name] = older[key] = value
@@ -174,7 +174,7 @@ def settings_of(cell: Cell, evaluation: Evaluation, options: argparse.Namespace)
         [
             *(through_ode(options.steps) if cell.feature == "state" else block),
             "ode.gradient=full",  # the memory is there, and what `checkpoint` gives is the same to the last bit
-            f"lora.rank={options.rank}",
+            *([f"lora.rank={options.rank}"] if cell.mode == "lora" else []),
         ],
         mode=cell.mode,
         blocks=later_half(evaluation, cell, options.block) if cell.mode == "partial" else (),
