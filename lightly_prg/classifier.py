@@ -28,6 +28,7 @@ from lightly_prg.features import PRGEncoder
 from lightly_prg.files import file_crc32, read_json, replacing, write_json
 from lightly_prg.finetune_loss import kept_flow_matching
 from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_error
+from lightly_prg.former_run import former_run_kept
 from lightly_prg.hardware import decoding_workers
 from lightly_prg.models import LoRA
 from lightly_prg.network_encoder import NetworkEncoder
@@ -88,7 +89,8 @@ def finetune_run(
     original: Any = evaluation.encoder(encoder)
     network = reread(original, feature=settings.feature, ode=settings.ode)
     keeps_flow = isinstance(original, PRGEncoder) and encoder == "run"
-    with target.lock():  # before the training: that the folder cannot be written should not be found out behind it
+    # Locked before the training: that the folder cannot be written should not be found out behind it.
+    with target.lock(), former_run_kept(target, evaluation.console) as set_aside:
         result, model = finetune_encoder(evaluation, network, settings, split=split)
         trained: Any = model.encoder
         content = {
@@ -112,7 +114,7 @@ def finetune_run(
         recipe = _recipe_of(source.recipe, settings, trained, suffix=_SUFFIXES[encoder], split=split)
         recipe = recipe.model_copy(update={"init_from": str(source.folder) if encoder == "run" else None})
         if overwrite:
-            target.clear()
+            set_aside()
         target.create(recipe)
         # The description of the encoder says that a run is whole, so it comes last.
         _write_head(target, model.head, num_classes=result.num_classes)

@@ -5,6 +5,7 @@ recipe.yaml                              the resolved recipe
 checkpoints/last.ckpt                    the full training state, loads with weights_only=True
 encoder.safetensors, encoder.json        the exported encoder (averaged weights)
 metrics.csv                              one row for each logged step
+.replaced/                               the run that `--overwrite` replaces, until the new one is finished
 eval/<evaluator>.json                    results with the recipe's own options
 eval/<evaluator>-<options hash>.json     results with other options
 embeddings/                              cached features
@@ -197,9 +198,12 @@ class Run:
 
         Of a link only the link goes.
         """
-        for entry in self.folder.iterdir():
-            if entry.name in _OF_A_RUN or is_temporary(entry):
-                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        for entry in self.entries():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def entries(self) -> list[Path]:
+        """The files and folders in it that belong to a run."""
+        return [entry for entry in self.folder.iterdir() if entry.name in _OF_A_RUN or is_temporary(entry)]
 
     def remove_leftovers(self) -> None:
         """Removes what a killed process was writing; the lock must be held."""

@@ -26,6 +26,7 @@ from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
+from lightly_prg.former_run import former_run_kept
 from lightly_prg.hardware import is_first_process, pick_device, pick_precision
 from lightly_prg.layout import fast_layout
 from lightly_prg.methods import Method, adopted_encoder, build_method
@@ -59,7 +60,7 @@ def train(
         out: The run folder; default ``runs/<name>``.
         data: Image sets of your own, instead of the recipe's ``data`` section.
         resume: Continue a run that was cut off. A finished one is left as it is.
-        overwrite: Replace a run that is there.
+        overwrite: Replace a run that is there, which is kept in ``.replaced`` until this one is finished.
         trust: Whether code that the recipe names may run.
         console: Where progress is shown; default nowhere.
         callbacks: Further callbacks of Lightning, which see every batch; they must not change the training.
@@ -85,7 +86,7 @@ def train(
     # Everything that can be wrong with the recipe or the data shows here, before the folder is touched.
     check_evaluable(recipe, data)
     if not recipe.is_trained_here:
-        return _adopt(run, recipe, data, overwrite=overwrite, trust=trust, init_from=init_from)
+        return _adopt(run, recipe, data, console, overwrite=overwrite, trust=trust, init_from=init_from)
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
     module.epochs = recipe.train.epochs
@@ -100,16 +101,18 @@ def train(
     def begin() -> None:
         run.remove_leftovers()
         if overwrite:
-            run.clear()
+            set_aside()
         run.create(recipe)
 
-    with run.lock():
+    with run.lock(), former_run_kept(run, console) as set_aside:
         log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks, begin)
         run.export(module.encoder(), data=described, training=log.summary(), extra=start)
     return run
 
 
-def _adopt(run: Run, recipe: Recipe, data: Splits, *, overwrite: bool, trust: bool, init_from: str | None) -> Run:
+def _adopt(
+    run: Run, recipe: Recipe, data: Splits, console: Console, *, overwrite: bool, trust: bool, init_from: str | None
+) -> Run:
     """Makes a run of a network or generator that was trained elsewhere, or not at all."""
     info = data.train
     spent: dict[str, Any] = {"epochs": 0, "steps": 0}
@@ -122,9 +125,9 @@ def _adopt(run: Run, recipe: Recipe, data: Splits, *, overwrite: bool, trust: bo
             # What starts at zero would hide the other weights: such a flow does not move and its state is the image.
             redraw_zero_weights(encoder.network, generator_for(recipe.seed, "random network, zero weights"))
     start = _describe_start(recipe, init_from)
-    with run.lock():
+    with run.lock(), former_run_kept(run, console) as set_aside:
         if overwrite:
-            run.clear()
+            set_aside()
         run.create(recipe)
         described = describe_splits(recipe, data)
         run.export(encoder, data=described, training=spent, extra=start)

@@ -21,7 +21,13 @@ RootOption = Annotated[
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Allow a recipe with `backbone: {name: import}` to run its code.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the run that is in the folder.")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the run that is in the folder; it is kept in RUN/.replaced until the new one is finished.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="run, or a control: raw_pixels, pca, random_network.")]
 SolverOption = Annotated[

@@ -185,6 +185,40 @@ def test_overwriting__loses_nothing_before_lightning_takes_the_recipe(
     assert load(run.folder) is not None
 
 
+def test_overwriting__keeps_the_former_run_until_the_new_one_is_finished(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits
+) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    before = run.weights_file.read_bytes()
+    former = Run(run.folder / ".replaced")
+    diverging = tiny_recipe.model_copy(update={"train": tiny_recipe.train.model_copy(update={"lr": 1e30, "clip": 1e9})})
+    for _ in range(2):  # what failed is replaced in its turn, and what it failed to replace stays
+        with pytest.raises(UserError, match="loss became nan"):
+            train(diverging, out=run.folder, data=tiny_splits, overwrite=True)
+        assert not run.is_trained
+        assert former.weights_file.read_bytes() == before
+        assert load(former.folder) is not None
+    train(tiny_recipe, out=run.folder, data=tiny_splits, overwrite=True)
+    assert run.is_trained
+    assert not former.folder.exists()
+
+
+def test_overwriting__gives_the_run_back_where_nothing_could_be_begun(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    before = {file: file.read_bytes() for file in (run.recipe_file, run.weights_file, run.metrics)}
+
+    def full(*_: object) -> None:
+        raise UserError("The disk is full.")
+
+    monkeypatch.setattr(Run, "create", full)
+    with pytest.raises(UserError, match="The disk is full"):
+        train(tiny_recipe, out=run.folder, data=tiny_splits, overwrite=True)
+    assert {file: file.read_bytes() for file in before} == before
+    assert not (run.folder / ".replaced").exists()
+
+
 def test_folder__in_use_by_another_process(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
     run = Run(tmp_path / "run")
     with run.lock(), pytest.raises(UserError, match="Another process"):
