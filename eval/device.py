@@ -25,8 +25,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError):
+        torch.empty(0, device=resolved).cpu()  # of `meta` nothing can be read
+    except (RuntimeError, AssertionError):  # NotImplementedError is the former
         raise UserError(
             f"The device {str(device)!r} is not available here; allowed are auto, cpu, cuda and mps."
         ) from None

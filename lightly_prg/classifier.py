@@ -219,14 +219,18 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
     if not path.is_file():
         raise UserError(f"{folder} holds no fine-tuned model: it has no head.json.")
     described = read_json(path)
-    classes = int(described["num_classes"])
+    classes, kind = described.get("num_classes"), described.get("head")
+    if not isinstance(classes, int) or classes < 1 or kind not in _HEADS.values():
+        raise UserError(f"{path} is damaged: it does not say which head classifies into how many classes.")
     head: nn.Module
-    if described["head"] == "prg":
+    if kind == "prg":
         assert encoder.input_shape is not None
         head = PRGHead(encoder.input_shape, classes)
     else:
         head = LinearHead(encoder.embedding_dim, classes)
     weights = Path(folder) / "head.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{weights} is missing.")
     try:
         # Runs of older versions have no checksum.
         if described.get("weights_crc32", checksum := file_crc32(weights)) != checksum:

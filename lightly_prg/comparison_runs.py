@@ -42,7 +42,7 @@ def compare_runs(
         split: What is judged; default what all their recipes say.
         reference: The label that differences are taken to; default the first.
         may_differ: As in ``ComparisonRecipe``.
-        out: The folder; default ``comparisons/`` and the names of the methods.
+        out: The folder; default ``comparisons/``, the names of the methods and a split that is not their recipes'.
         data: Image sets of your own, where the runs were trained on them.
         trust: Whether code that recipes name may run.
         console: Where progress is shown; default nowhere.
@@ -55,7 +55,8 @@ def compare_runs(
     """
     console = console if console is not None else Console(quiet=True)
     evaluators = evaluators if evaluators is not None else EvaluatorsRecipe()
-    cells = _cells_of([Run.open(folder) for folder in folders], split, evaluators)
+    runs = [Run.open(folder) for folder in folders]
+    cells = _cells_of(runs, split, evaluators)
     by_label = {cell.label: cell.recipe for cell in cells}
     check_comparable({f"{cell.folder}": cell.recipe for cell in cells}, may_differ=may_differ)
     check_same_seeds({label: [cell.seed for cell in cells if cell.label == label] for label in by_label})
@@ -63,6 +64,8 @@ def compare_runs(
         raise UserError(f"The reference is {reference!r}; allowed are {', '.join(map(repr, by_label))}.")
     judged = cells[0].recipe.eval.split
     name = "-".join(dict.fromkeys(cell.key.rsplit("-seed", 1)[0] for cell in cells))[:80]
+    if any(judged != run.recipe.eval.split for run in runs):
+        name += f"-{judged}"  # what the runs are asked by default lies beside it
     folder = Path(out) if out is not None else Path("comparisons") / name
     check_folder(folder)
     with Run(folder).lock():

@@ -471,6 +471,13 @@ def data_settings(overrides: Sequence[str], **defaults: Any) -> DataRecipe:
 def explained(error: ValidationError, raw: dict[str, Any], model: type[BaseModel]) -> str:
     """What is wrong with the content of a section, in one sentence without its end."""
     details = error.errors(include_url=False)
+    # A list of which every item is wrong is not too short as well.
+    places = [detail["loc"] for detail in details]
+    details = [
+        detail
+        for detail in details
+        if detail["type"] != "too_short" or not any(place[:-1] == detail["loc"] for place in places)
+    ]
     return "; ".join(dict.fromkeys(_explain(detail, raw, model) for detail in details))
 
 

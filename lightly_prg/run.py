@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lightly_prg.network_encoder import NetworkEncoder
 
 FORMAT_VERSION = 1
+_DESCRIBED = ("architecture", "data", "embedding_dim", "feature", "input_shape", "nfe", "recipe_sha256", "training")
 _OF_A_RUN = frozenset(
     (
         *("recipe.yaml", "encoder.json", "encoder.safetensors", "head.json", "head.safetensors", "metrics.csv"),
@@ -154,20 +155,29 @@ class Run:
         """The content of encoder.json, which stays where the weights were removed.
 
         Raises:
-            UserError: If the run has no encoder yet, or it was written by a later version.
+            UserError: If the run has no encoder yet, or it was written by a later version, or is damaged.
         """
         if not self.encoder_file.is_file():
-            raise UserError(
-                f"{self.folder} has no encoder yet: finish it with `lightly-prg train {self.recipe_file} --resume "
-                f"--out {self.folder}`."
-            )
-        content = read_json(self.encoder_file)
+            raise UserError(f"{self.folder} has no encoder yet: finish it with {self._finishing}.")
+        way = f" Remove it, and {self._finishing} writes it again." if self.checkpoint.is_file() else ""
+        try:
+            content = read_json(self.encoder_file)
+        except UserError as error:
+            raise UserError(f"{error}{way}") from None
         if content.get("format_version") != FORMAT_VERSION:
             raise UserError(
                 f"{self.encoder_file} has format version {content.get('format_version')!r}; "
                 f"this version of lightly-prg reads {FORMAT_VERSION}."
             )
+        missing = [key for key in _DESCRIBED if key not in content]
+        if missing:
+            raise UserError(f"{self.encoder_file} is damaged: it does not say {', '.join(missing)}.{way}")
         return content
+
+    @property
+    def _finishing(self) -> str:
+        """The command that writes the encoder from the last checkpoint."""
+        return f"`lightly-prg train {self.recipe_file} --resume --out {self.folder}`"
 
     def is_taken(self) -> bool:
         """Whether the folder holds a run already, finished or not.

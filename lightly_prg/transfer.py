@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from lightly_prg.data import resolved_shape
 from lightly_prg.errors import UserError
 from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear
 from lightly_prg.evaluation import EncoderName, Evaluation
-from lightly_prg.files import write_json
+from lightly_prg.files import read_json, write_json
 from lightly_prg.recipe import DataRecipe
+from lightly_prg.run import Run
 from lightly_prg.train import load_splits
 
 
@@ -35,7 +40,8 @@ def transfer(
         split: Default the recipe's.
 
     Returns:
-        The result as it was written to ``eval/transfer-<data>.json``: ``encoders`` with ``knn`` and ``linear`` in
+        The result as it was written to ``eval/transfer-<data>.json``, with a hash in its name where another question
+        on such images was answered there: ``encoders`` with ``knn`` and ``linear`` in
         percent, ``calibration_error``, ``embedding_dim`` and ``nfe`` of each.
 
     Raises:
@@ -77,9 +83,28 @@ def transfer(
         "recipe_sha256": evaluation.description["recipe_sha256"],
         "encoders": {name: _judged(other, name, split) for name in names},
     }
-    slug = re.sub(r"[^\w.+-]+", "-", settings.title)
-    write_json(run.folder / "eval" / f"transfer-{slug}.json", {"evaluator": "transfer", **result})
+    write_json(_file_of(run, settings, split), {"evaluator": "transfer", **result})
     return result
+
+
+def _file_of(run: Run, data: DataRecipe, split: str) -> Path:
+    """Where a result is written: one of other images, or of another share of them, is not replaced by it."""
+    slug = re.sub(r"[^\w.+-]+", "-", data.title)
+    plain = run.folder / "eval" / f"transfer-{slug}.json"
+    asked = _question(data.model_dump(mode="json"), split)
+    if not plain.is_file():
+        return plain
+    with suppress(UserError):  # a damaged one holds nothing to be kept
+        there = read_json(plain)
+        if _question(there.get("data"), there.get("split")) != asked:
+            return plain.with_stem(f"{plain.stem}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}")
+    return plain
+
+
+def _question(data: Any, split: Any) -> str:
+    """What was asked, as text; a named set is the same wherever it lies."""
+    named = isinstance(data, dict) and data.get("name") != "folder"
+    return json.dumps([{**data, "root": None} if named else data, split], sort_keys=True)
 
 
 def _judged(evaluation: Evaluation, name: EncoderName, split: str) -> dict[str, Any]:

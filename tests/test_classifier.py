@@ -191,3 +191,10 @@ def test_damaged_head__is_told(evaluation: Evaluation) -> None:
     (run.folder / "head.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="damaged"):
         load_classifier(run.folder)
+    head.unlink()
+    with pytest.raises(UserError, match=r"head\.safetensors is missing"):
+        load_classifier(run.folder)
+    for lost in ("head", "num_classes"):
+        (run.folder / "head.json").write_text(json.dumps({key: described[key] for key in described if key != lost}))
+        with pytest.raises(UserError, match=r"head\.json is damaged: it does not say which head"):
+            load_classifier(run.folder)

@@ -270,6 +270,13 @@ def test_finished_runs__are_compared_in_place_and_taken_over(
     with pytest.raises(UserError, match="same recipe with the same seed"):
         compare_runs([runs[0], runs[0]], out=tmp_path / "twice", data=splits)
 
+    # Another question than that of their recipes has a folder of its own.
+    monkeypatch.chdir(tmp_path)
+    assert compare_runs(runs[:1], data=splits).parent.name == "prg"
+    unchosen = tmp_path / "unchosen"
+    shutil.copytree(runs[0], unchosen, ignore=shutil.ignore_patterns("scan.json"))
+    assert compare_runs([unchosen], data=splits, split="validation").parent.name == "prg-validation"
+
     # A run of the same recipe serves for its seed.
     one = comparison.methods[0].model_copy(update={"recipe": str(runs[0])})
     again = comparison.model_copy(update={"methods": (one,), "seeds": (0,), "reference": None})

@@ -118,6 +118,13 @@ def test_mistakes__are_named(change: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_list_of_wrong_items__is_not_too_short_as_well() -> None:
+    with pytest.raises(UserError, match=r"seeds\.0 is -1: input should be greater than or equal to 0$"):
+        parse_comparison(TWO, overrides=["seeds=[-1]"])
+    with pytest.raises(UserError, match=r"seeds is .*at least 1 item"):
+        parse_comparison(TWO, overrides=["seeds=[]"])
+
+
 def test_shares_of_a_chain__add_up_to_the_budget() -> None:
     thirds = CHAIN.replace("0.5", f"{1 / 3}").replace("0.25", f"{1 / 3}")
     comparison = parse_comparison(TWO, overrides=["budget={kind: epochs, amount: 2}", thirds])

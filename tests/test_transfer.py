@@ -79,6 +79,28 @@ def test_other_images__are_brought_to_the_encoder(run: Evaluation, other: Path) 
     assert "Transfer to other: linear" in (run.run.folder / "report.html").read_text()
 
 
+def test_another_question__leaves_the_answer_to_the_first(
+    run: Evaluation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("lightly_prg.transfer.load_splits", lambda recipe, console: halves(8))
+
+    def written(data: DataRecipe, split: str) -> set[str]:
+        transfer(run, data, encoders=["run"], split=split)
+        return {file.name for file in (run.run.folder / "eval").glob("transfer-*.json")}
+
+    first = written(DataRecipe(name="digits"), "test")
+    assert first == {"transfer-digits.json"}
+    content = (run.run.folder / "eval/transfer-digits.json").read_text()
+    second = written(DataRecipe(name="digits"), "validation")
+    third = written(DataRecipe(name="digits", validation_fraction=0.2), "test")
+    assert len(second) == 2
+    assert len(third) == 3
+    assert (run.run.folder / "eval/transfer-digits.json").read_text() == content
+    # The same question is answered in its own file, wherever a named set lies.
+    assert written(DataRecipe(name="digits"), "validation") == third
+    assert written(DataRecipe(name="digits", root="elsewhere"), "test") == third
+
+
 def test_same_images__give_the_accuracies_of_the_run(run: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightly_prg.transfer.load_splits", lambda recipe, console: halves(8))
     result = transfer(run, DataRecipe(name="digits"), encoders=["run"])

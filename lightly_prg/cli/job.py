@@ -162,6 +162,8 @@ def evaluate(
         from lightly_prg.train import train as run_training
 
         console = Console()
+        if not any(change.startswith(("data.name=", "data=")) for change in changes):
+            console.say("No data.name is given: what is judged on are the 8 x 8 digits of scikit-learn.")
         evaluation = Evaluation(run_training(recipe, out=out, overwrite=overwrite, console=console), console=console)
     report = evaluation.all(every=every)
     if every:
@@ -193,6 +195,7 @@ def _what_to_evaluate(origin: str | None, given: list[str]) -> tuple[str, list[s
         origin is not None and named, f"Both {origin} and {given[0] if given else ''} are to be evaluated; name one."
     )
     source, changes = (origin, given) if origin is not None else (given[0], given[1:])
+    refuse(source.endswith(_WEIGHTS) and not is_there(source), f"There is no {source}.")
     refuse(
         source.endswith(_WEIGHTS) and not Path(source).is_dir(),
         f"{source} is a file of weights, which does not say what network they belong to: name it too, as in "

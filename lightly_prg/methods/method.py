@@ -153,6 +153,19 @@ class Method(LightningModule):
         super().optimizer_step(*args, **kwargs)
         self.ema.update(self.network)
 
+    def on_fit_start(self) -> None:
+        """Refuses a Trainer that rounds the weights themselves: the steps of their average are lost in 8 or 11 bits.
+
+        Raises:
+            UserError: With ``precision="bf16-true"`` and its like.
+        """
+        rounded = {weight.dtype for weight in self.network.parameters()} & {torch.bfloat16, torch.float16}
+        if rounded:
+            raise UserError(
+                f"The weights are {str(rounded.pop()).removeprefix('torch.')}, too coarse for the steps of their "
+                "average; train with Trainer(precision='bf16-mixed') or '16-mixed', which keep them in float32."
+            )
+
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser with warm-up and, by default, cosine decay, stepped with every batch.
 

@@ -78,11 +78,14 @@ def _from_timm(name: str, own: bool, image_size: int) -> PretrainedNetwork:
 
 
 def _from_torchvision(name: str, own: bool) -> PretrainedNetwork:
-    from torchvision.models import get_model, list_models
+    from torchvision import models
 
-    if name not in list_models():
-        raise UserError(f"torchvision has no model {name!r}; `torchvision.models.list_models()` lists them.")
-    network: nn.Module = get_model(name, weights="DEFAULT" if own else None)
+    if name not in models.list_models(module=models):  # detectors and their like, which it has too, give no vector
+        raise UserError(
+            f"torchvision has no classifier {name!r}; `torchvision.models.list_models(module=torchvision.models)` "
+            "lists them."
+        )
+    network: nn.Module = models.get_model(name, weights="DEFAULT" if own else None)
     for classifier in ("fc", "classifier", "head", "heads"):
         if hasattr(network, classifier):
             setattr(network, classifier, nn.Identity())

@@ -25,7 +25,7 @@ def test_device__is_taken_by_name_or_as_it_is() -> None:
     assert resolve_device(torch.device("cpu")) == torch.device("cpu")
 
 
-@pytest.mark.parametrize("device", ["abacus", "cuda:99"])
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "meta"])
 def test_missing_device__is_refused(device: str) -> None:
     with pytest.raises(UserError, match=f"'{device}' is not available"):
         resolve_device(device)

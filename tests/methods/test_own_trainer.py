@@ -94,6 +94,12 @@ def test_clip__is_applied_where_the_trainer_names_none() -> None:
     assert max(fit(module(clip=1e-3), max_epochs=1, gradient_clip_val=1e-2).norms) == pytest.approx(1e-2, rel=0.01)
 
 
+def test_rounded_weights__are_refused() -> None:
+    with pytest.raises(UserError, match=r"weights are bfloat16, too coarse.*bf16-mixed"):
+        fit(module(), max_epochs=1, precision="bf16-true")
+    assert fit(module(), max_epochs=1, precision="bf16-mixed").positions
+
+
 def test_stream__has_positions_and_needs_an_end() -> None:
     assert fit(module(warmup_epochs=100), stream=True, max_steps=9).positions == list(range(9))
     with pytest.raises(UserError, match="has no end: give the Trainer max_steps"):

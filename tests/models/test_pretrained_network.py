@@ -80,6 +80,8 @@ def test_unknown_names__are_told() -> None:
         build_pretrained("timm:resnet19", weights="none", image_size=32)
     with pytest.raises(UserError, match="nothing_like_it"):
         build_pretrained("torchvision:nothing_like_it", weights="none", image_size=32)
+    with pytest.raises(UserError, match="no classifier 'fasterrcnn_resnet50_fpn'"):  # it gives boxes
+        build_pretrained("torchvision:fasterrcnn_resnet50_fpn", weights="none", image_size=32)
 
 
 def test_wrong_images__are_told() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 from pathlib import Path
@@ -235,6 +236,21 @@ def test_checkpoint__damaged_is_told(tmp_path: Path, tiny_recipe: Recipe, tiny_s
         run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:700])
     with pytest.raises(UserError, match=r"last\.ckpt is damaged or is no checkpoint"):
         train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True)
+
+
+def test_description_without_a_key__is_told(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    whole = json.loads(run.encoder_file.read_text())
+    for key in ("architecture", "data", "feature", "nfe"):
+        run.encoder_file.write_text(json.dumps({name: whole[name] for name in whole if name != key}))
+        with pytest.raises(UserError, match=rf"encoder\.json is damaged: it does not say {key}"):
+            load(run.folder)
+    run.encoder_file.write_text('{"format')
+    with pytest.raises(UserError, match=r"Remove it, and `lightly-prg train .*recipe\.yaml --resume --out .*run`"):
+        load(run.folder)
+    run.encoder_file.unlink()
+    train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True)
+    assert json.loads(run.encoder_file.read_text())["weights_crc32"] == whole["weights_crc32"]
 
 
 def test_flipped_bit__is_found_by_its_checksum(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
