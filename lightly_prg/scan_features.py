@@ -27,7 +27,7 @@ from lightly_prg.splits import split_training
 SCANNED_TAUS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 """Denser near the data, where the strong frozen features of diffusion models were found (arXiv 2303.09769)."""
 
-MEMORY_BUDGET = 1 << 30  # bytes of features that are held at a time
+MEMORY_BUDGET = 2 << 30  # bytes of features that are held at a time: more, and 16 GiB would not hold two scans
 
 _SMALL_IMAGE = 16  # sides up to this are kept whole where a row is shaped as an image, and larger ones pooled to it
 
