@@ -21,6 +21,7 @@ class NamedSet:
     """What is known about a data set without its files.
 
     Attributes:
+        title: As papers write it.
         channels: 1 or 3.
         image_size: Height and width in pixels.
         num_classes: Number of classes, all labelled.
@@ -30,6 +31,7 @@ class NamedSet:
         folder: Where torchvision keeps it inside its root; empty if it needs no files.
     """
 
+    title: str
     channels: int
     image_size: int
     num_classes: int
@@ -40,11 +42,11 @@ class NamedSet:
 
 
 NAMED_SETS = {
-    "digits": NamedSet(1, 8, 10, 1198, 599, grey_levels=17),
-    "fashion_mnist": NamedSet(1, 28, 10, 60_000, 10_000, folder="FashionMNIST/raw"),
-    "cifar10": NamedSet(3, 32, 10, 50_000, 10_000, folder="cifar-10-batches-py"),
-    "cifar100": NamedSet(3, 32, 100, 50_000, 10_000, folder="cifar-100-python"),
-    "stl10": NamedSet(3, 96, 10, 5_000, 8_000, folder="stl10_binary"),
+    "digits": NamedSet("digits", 1, 8, 10, 1198, 599, grey_levels=17),
+    "fashion_mnist": NamedSet("Fashion-MNIST", 1, 28, 10, 60_000, 10_000, folder="FashionMNIST/raw"),
+    "cifar10": NamedSet("CIFAR-10", 3, 32, 10, 50_000, 10_000, folder="cifar-10-batches-py"),
+    "cifar100": NamedSet("CIFAR-100", 3, 32, 100, 50_000, 10_000, folder="cifar-100-python"),
+    "stl10": NamedSet("STL-10", 3, 96, 10, 5_000, 8_000, folder="stl10_binary"),
 }
 
 

@@ -15,6 +15,7 @@ from lightly_prg.files import read_json, write_text
 
 _NOTES = "notes.md"
 _TAKEN = ("result.json", "summary.md", "findings.png", "findings-dark.png", "figures", "cells")
+_PICTURES = "samples_before_after*.png"
 _EARLIER = {"ode": "finetune_through_ode", "frozen": "frozen_features"}
 
 _HEAD = """# Claims and their tests
@@ -59,6 +60,8 @@ def write_page(results: Path, page: Path) -> None:
 def take(folder: Path, results: Path) -> None:
     """Copies what belongs into a repository from the folder of a tested claim: no path of the machine, no lock.
 
+    Of the pictures of samples those of the first seed are taken.
+
     Args:
         folder: Of a claim, with its result.json.
         results: Where results are kept; what is kept of that claim is replaced.
@@ -66,12 +69,16 @@ def take(folder: Path, results: Path) -> None:
     Raises:
         UserError: If there is no result, or the folder is what is kept already.
     """
-    kept = results / str(read_json(folder / "result.json")["id"])
+    content = read_json(folder / "result.json")
+    kept = results / str(content["id"])
     if kept.resolve() == folder.resolve():
         raise UserError(f"{folder} is where results are kept: name the folder that the claim was tested in.")
     shutil.rmtree(kept, ignore_errors=True)
     for file in sorted(folder.rglob("*")):
         place = file.relative_to(folder)
+        drawn = place.parts[0] == "figures"
+        if drawn and not (place.match(_PICTURES) and f"-seed{content['seeds'][0]}-" in place.parent.name):
+            continue
         if file.is_file() and place.parts[0] in _TAKEN:
             (kept / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, kept / place)
@@ -98,7 +105,12 @@ def render(results: Path, *, seen_from: Path) -> str:
     for name, about in claims.items():
         lines += ["", f'<a id="{short_id(name).lower()}"></a>', "", f"## {heading(about)}", ""]
         if name in measured:
-            lines += tested(about, figure=_link(results / name / str(about["figure"]), seen_from))
+            pictures = sorted((results / name / "figures").glob("*/samples_before_after.png"))
+            lines += tested(
+                about,
+                figure=_link(results / name / str(about["figure"]), seen_from),
+                pictures={picture.parent.name: _link(picture, seen_from) for picture in pictures},
+            )
         else:
             lines += [
                 "**Not measured yet.**",

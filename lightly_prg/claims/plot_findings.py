@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from lightly_prg.claims.findings import Finding
 from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
 
-_ROW = 40  # CSS pixels: a name of two lines
+_LINE = 15  # CSS pixels, of a name
 _FRAME = 52  # of a panel: the axis and its title
 _LETTERS = 40  # of a line of a name
 _SPREAD = 0.5  # of a row, that the data sets share
@@ -29,7 +29,7 @@ def plot_findings(findings: Sequence[Finding], path: Path) -> None:
     units = sorted(dict.fromkeys(finding.unit for finding in findings), key=lambda unit: unit not in deciding)
     panels = [[finding for finding in findings if finding.unit == unit] for unit in units]
     sets = list(dict.fromkeys(finding.data for finding in findings))
-    heights = [_FRAME + _ROW * len({finding.name for finding in panel}) for panel in panels]
+    heights = [_FRAME + sum(_row(name) for name in {finding.name for finding in panel}) for panel in panels]
 
     def draw(theme: Theme) -> Figure:
         figure = new_figure(760, 40 + max(sum(heights), _FRAME))
@@ -50,6 +50,15 @@ def plot_findings(findings: Sequence[Finding], path: Path) -> None:
         return figure
 
     write_figure(path, draw)
+
+
+def _wrapped(name: str) -> str:
+    return textwrap.fill(name, _LETTERS)
+
+
+def _row(name: str) -> int:
+    """Its height in CSS pixels: as many lines as its name, at least two, and a gap."""
+    return 10 + _LINE * max(2, _wrapped(name).count("\n") + 1)
 
 
 def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str]) -> None:
@@ -78,9 +87,7 @@ def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Map
             row = names.index(name)
             axes.fill_between([left, right], row - 0.46, row + 0.46, color=theme.grid, lw=0, zorder=0.5)
     axes.set_xlim(low, high)
-    axes.set_yticks(
-        range(len(names)), [textwrap.fill(name, _LETTERS) for name in names], color=theme.text, fontsize=9.5
-    )
+    axes.set_yticks(range(len(names)), [_wrapped(name) for name in names], color=theme.text, fontsize=9.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"difference, {panel[0].unit}" if panel[0].unit else "difference")

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lightly_prg.claims.recipe_studies import StudyRecipe
 from lightly_prg.errors import UserError
+from lightly_prg.named_sets import NAMED_SETS
 from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, has_key, load_recipe, nearest
 from lightly_prg.recipe_section import Integer, Number, Section
 
@@ -116,7 +117,10 @@ class ClaimRecipe(Section):
         """
         found: dict[str, str] = {}
         for label, chosen in self.data.items():
-            title = chosen.title if chosen.title is not None else self.recipe_of(label, self.seeds[0]).data.title
+            title = chosen.title
+            if title is None:
+                data = self.recipe_of(label, self.seeds[0]).data
+                title = NAMED_SETS[data.name].title if data.name in NAMED_SETS else data.title
             if title in found.values():
                 raise UserError(f"Two sets are called {title!r}: give one of them another data.{label}.title=TITLE.")
             found[label] = title

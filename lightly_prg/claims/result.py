@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,5 +129,10 @@ def shown_command(source: str, overrides: Sequence[str]) -> str:
             if key.startswith("data.") and key.endswith(".root")
             else _ROOT.sub("data.root=DATA", override)
         )
-        parts.append(f"'{shown}'" if set(shown) & set("[]{}() ,") else shown)
-    return " ".join(parts)
+        parts.append(shown)
+    return " ".join(map(_quoted, parts))
+
+
+def _quoted(part: str) -> str:
+    """One word of a command; what holds single quotes, as YAML's strings do, is read more easily in double ones."""
+    return f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else shlex.quote(part)

@@ -17,7 +17,7 @@ def summary(content: Mapping[str, Any]) -> str:
     Args:
         content: Of its result.json.
     """
-    return "\n".join([f"# {heading(content)}", "", *tested(content, figure=str(content["figure"]))])
+    return "\n".join([f"# {heading(content)}", "", *tested(content, figure=str(content["figure"]), pictures={})])
 
 
 def heading(about: Mapping[str, Any]) -> str:
@@ -46,12 +46,13 @@ def stated(about: Mapping[str, Any]) -> list[str]:
     return [*lines, f"**Size:** {setting(recipe['study'], about.get('training', {}))}", ""]
 
 
-def tested(content: Mapping[str, Any], *, figure: str) -> list[str]:
+def tested(content: Mapping[str, Any], *, figure: str, pictures: Mapping[str, str]) -> list[str]:
     """The lines on a claim that was tested, below its heading.
 
     Args:
         content: Of its result.json.
         figure: Where the light figure lies, seen from the page; the dark one lies beside it.
+        pictures: Further ones by name, likewise.
     """
     findings = [Finding.from_dict(finding) for finding in content["findings"]]
     deciding = sum(finding.side is not None for finding in findings)
@@ -59,11 +60,12 @@ def tested(content: Mapping[str, Any], *, figure: str) -> list[str]:
         f"**{str(content['verdict']).capitalize()}.** {_reason(str(content['sentence']))}",
         "",
         *stated(content),
-        *_picture(figure, heading(content)),
+        *_picture(figure, f"{heading(content)}: differences with their intervals", 760),
         f"{deciding} {'difference decides' if deciding == 1 else 'differences decide'}, each by its own interval.",
         "",
         *_findings(findings),
         *_beside([Reading(**reading) for reading in content["readings"]], [Note(**note) for note in content["notes"]]),
+        *_pictures(pictures),
         *_made(content),
     ]
 
@@ -74,12 +76,21 @@ def _reason(sentence: str) -> str:
     return reason[:1].upper() + reason[1:]
 
 
-def _picture(figure: str, title: str) -> list[str]:
+def _pictures(pictures: Mapping[str, str]) -> list[str]:
+    if not pictures:
+        return []
+    lines = ["<details><summary>Pictures</summary>", ""]
+    for name, figure in pictures.items():
+        lines += [f"`{name}`", "", *_picture(figure, name, 480)]
+    return [*lines, "</details>", ""]
+
+
+def _picture(figure: str, alternative: str, width: int) -> list[str]:
     dark = figure.removesuffix(".png") + "-dark.png"
     return [
         "<picture>",
         f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">',
-        f'<img alt="{title}: differences with their intervals" src="{figure}" width="760">',
+        f'<img alt="{alternative}" src="{figure}" width="{width}">',
         "</picture>",
         "",
     ]

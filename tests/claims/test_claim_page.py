@@ -86,7 +86,10 @@ def test_page__tells_every_claim_and_what_is_not_measured(results: Path, tmp_pat
 
 def test_results__are_taken_without_what_is_of_the_machine(results: Path, tmp_path: Path) -> None:
     folder = results / "c06"
-    for name in ("claim.yaml", ".lock", "cells/cifar10-seed0/euler-4.json", "figures/samples-dark.png"):
+    first, second = "figures/samples-cifar10-seed0-beta0", "figures/samples-cifar10-seed1-beta0"
+    drawn = [f"{first}/samples_before_after.png", f"{first}/samples_before_after-dark.png"]
+    left = [f"{first}/samples.png", f"{second}/samples_before_after.png"]
+    for name in ("claim.yaml", ".lock", "cells/cifar10-seed0/euler-4.json", *drawn, *left):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("root: /home/me")
     kept = tmp_path / "kept"
@@ -100,8 +103,11 @@ def test_results__are_taken_without_what_is_of_the_machine(results: Path, tmp_pa
         "findings.png",
         "findings-dark.png",
         "cells/cifar10-seed0/euler-4.json",
-        "figures/samples-dark.png",
+        *drawn,
     }
+    page = render(kept, seen_from=kept.parent)
+    assert f'srcset="kept/c06/{drawn[1]}"' in page
+    assert f'src="kept/c06/{drawn[0]}"' in page
     with pytest.raises(UserError, match="is where results are kept"):
         take(kept / "c06", kept)
     assert (kept / "c06/result.json").is_file()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,11 +75,11 @@ def test_mistakes_of_a_study__are_told_in_a_sentence() -> None:
 def test_title__is_that_of_the_set_or_its_own() -> None:
     folder = "[data.name=folder, data.root=/home/me/cifar10-jpeg]"
     claim = load_claim("claims/c06", [f"data.cifar10.overrides={folder}"])
-    assert claim.titles() == {"fashion_mnist": "fashion_mnist", "cifar10": "cifar10-jpeg"}
+    assert claim.titles() == {"fashion_mnist": "Fashion-MNIST", "cifar10": "cifar10-jpeg"}
     named = load_claim("claims/c06", ["data.cifar10.title='CIFAR-10, lossy JPEG copy'"])
     assert named.titles()["cifar10"] == "CIFAR-10, lossy JPEG copy"
-    with pytest.raises(UserError, match="Two sets are called 'cifar10'"):
-        load_claim("claims/c06", ["data.fashion_mnist.title=cifar10"]).titles()
+    with pytest.raises(UserError, match="Two sets are called 'CIFAR-10'"):
+        load_claim("claims/c06", ["data.fashion_mnist.title=CIFAR-10"]).titles()
 
 
 def test_margins__are_set_before_anything_is_measured() -> None:
@@ -112,6 +113,13 @@ def test_command__leaves_the_folders_of_a_machine_out() -> None:
         "lightly-prg compare claims/c06 'data.cifar10.overrides=[data.name=folder, data.root=DATA]' "
         "'overrides=[data.root=DATA]'"
     )
+
+
+def test_command__is_what_a_shell_reads_back() -> None:
+    given = ["data.cifar10.title='CIFAR-10, lossy JPEG copy'", "seeds=[0]", "data.cifar10.title=\"$5, 'so'\""]
+    shown = shown_command("claims/c06", given)
+    assert "\"data.cifar10.title='CIFAR-10, lossy JPEG copy'\"" in shown
+    assert shlex.split(shown) == ["lightly-prg", "compare", "claims/c06", *given]
 
 
 @pytest.mark.parametrize(
