@@ -16,7 +16,6 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from lightly_prg.claims.recipe_studies import StudyRecipe
 from lightly_prg.errors import UserError
-from lightly_prg.named_sets import NAMED_SETS
 from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, has_key, load_recipe, nearest
 from lightly_prg.recipe_section import Integer, Number, Section
 
@@ -115,6 +114,8 @@ class ClaimRecipe(Section):
         Raises:
             UserError: If two have the same title.
         """
+        from lightly_prg.named_sets import NAMED_SETS  # with it comes torch, which a list of claims does not need
+
         found: dict[str, str] = {}
         for label, chosen in self.data.items():
             title = chosen.title
