@@ -20,6 +20,7 @@ from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear, result_to_dict
 from lightly_prg.eval.common_dimension import to_common_dimension
+from lightly_prg.eval.linear import PENALTIES
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_json, write_text
@@ -27,6 +28,7 @@ from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
 from lightly_prg.run import Run
 from lightly_prg.scan import scan
+from lightly_prg.scan_scores import SCAN_ITERATIONS, SCAN_K
 from lightly_prg.scan_write import write_feature
 from lightly_prg.training_cost import training_cost
 
@@ -77,8 +79,9 @@ class Scanning:
     criterion: str = "both"
 
     def request(self) -> dict[str, Any]:
-        """What is written beside its result."""
-        content = asdict(self)
+        """What is written beside its result: what was asked for, and by which probes and grids cells are told apart."""
+        told_apart_by = {"penalties": PENALTIES, "iterations": SCAN_ITERATIONS, "k": SCAN_K, "grids": "fitting"}
+        content = asdict(self) | told_apart_by
         return {key: list(value) if isinstance(value, tuple) else value for key, value in content.items()}
 
 
@@ -192,9 +195,13 @@ class Judge:
         if evaluators.knn is not None:
             requests["knn"] = {"knn": evaluators.knn}
         if evaluators.linear is not None:
-            requests["linear"] = {"linear": evaluators.linear}
+            requests["linear"] = {"linear": evaluators.linear, "penalties": list(PENALTIES)}
         if evaluators.few_shot is not None:
-            requests["few_shot"] = {"few_shot": evaluators.few_shot, "linear": evaluators.linear}
+            requests["few_shot"] = {
+                "few_shot": evaluators.few_shot,
+                "linear": evaluators.linear,
+                "penalties": list(PENALTIES),
+            }
         if cell.finetune is not None:
             requests["finetune"] = {"finetune": cell.finetune}
         if evaluators.robustness is not None:
@@ -206,7 +213,8 @@ class Judge:
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
         """k-NN and linear probe after PCA to a dimension that all cells have."""
         work = _CellWork(self, cell, records)
-        request = {"dimension": dimension, "knn": self.evaluators.knn, "linear": self.evaluators.linear}
+        probes = {"knn": self.evaluators.knn, "linear": self.evaluators.linear, "penalties": list(PENALTIES)}
+        request = {"dimension": dimension, **probes}
         work.measure("common_dimension", request, lambda: work.at_dimension(dimension))
 
 

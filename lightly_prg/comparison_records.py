@@ -10,6 +10,9 @@ from typing import Any
 from lightly_prg.errors import UserError
 from lightly_prg.files import read_json, write_json
 
+_UNNOTED: Mapping[str, Any] = {"penalties": [10.0**-exponent for exponent in range(-1, 7)]}
+"""What older versions measured with and did not write down."""
+
 
 @dataclass(frozen=True)
 class Records:
@@ -46,6 +49,9 @@ class Records:
             "recipe_sha256": recipe_sha256,
             "made_of": dict(made_of) if made_of is not None else None,
         }
+        noted = content.get("request")
+        if name != "scan" and isinstance(noted, dict):
+            content["request"] = {key: value for key, value in _UNNOTED.items() if key in request} | noted
         if any(content.get(key) != value for key, value in asked.items()):
             return None
         result = content.get("result")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, encode
 from lightly_prg.image_noise import noise_of_images
 from lightly_prg.network_encoder import NetworkEncoder
-from lightly_prg.pooling import pool
+from lightly_prg.pooling import fitting_pool, pool
 
 T = TypeVar("T")
 
@@ -195,11 +196,18 @@ class GridEncoder(nn.Module):
         return first
 
     def _measure(self) -> None:
-        """Finds the width of every row."""
-        values = self._one_image()
+        """Finds the width of every row; grids are as fine as the activation at most, and nothing is read twice."""
+        reading = self._one_image()
         self._evaluations = self._solving = self._images = 0
+        flat: set[tuple[str, str | None]] = set()
         for row in self.rows:
+            values = reading.of(row.source, row.block).float()
+            if values.ndim == 2:  # a vector, however it is pooled
+                if (row.source, row.block) in flat:
+                    continue
+                flat.add((row.source, row.block))
+            fitting = replace(row, pool=fitting_pool(values, row.pool))
             try:
-                self._widths[row] = pool(values.of(row.source, row.block).float(), row.pool).shape[1]
+                self._widths[fitting] = pool(values, fitting.pool).shape[1]
             except ValueError as error:
                 self.skipped[row] = str(error)

@@ -40,3 +40,18 @@ def pool(values: Tensor, kind: str) -> Tensor:
         height, width = values.shape[2:]
         raise ValueError(f"pool={kind!r} is finer than the activation, which is {height} x {width}.")
     return F.adaptive_avg_pool2d(values, cells).flatten(1)
+
+
+def fitting_pool(values: Tensor, kind: str) -> str:
+    """The pool itself, or the finest grid that an activation has where ``grid:N`` is finer than that.
+
+    Args:
+        values: As in ``pool``.
+        kind: ``mean``, ``flatten`` or ``grid:N``.
+    """
+    if not kind.startswith("grid:") or values.ndim == 2:
+        return kind
+    side = min(values.shape[2:]) if values.ndim == 4 else round(values.shape[1] ** 0.5)
+    if side >= int(kind.removeprefix("grid:")):
+        return kind
+    return f"grid:{side}" if side > 1 else "mean"

@@ -11,10 +11,12 @@ import numpy as np
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval import embed, result_to_dict
+from lightly_prg.eval.linear import PENALTIES
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.feature_cells import Row
 from lightly_prg.feature_grid import GridEncoder
 from lightly_prg.hardware import decoding_workers
+from lightly_prg.image_set import ImageSet
 from lightly_prg.plot_scan import plot_scan
 from lightly_prg.scan_features import (
     MEMORY_BUDGET,
@@ -34,9 +36,9 @@ from lightly_prg.scan_scores import (
     LABEL_FREE,
     SCAN_ITERATIONS,
     SCAN_K,
-    SCAN_PENALTIES,
     Identity,
     ScannedCell,
+    finalists_of,
     identity,
     judge,
     rank_correlations,
@@ -47,6 +49,7 @@ from lightly_prg.scan_write import check_writable, write_choice
 
 MAX_IMAGES = 2000
 FINAL_IMAGES = 10_000
+_SAMPLES = 8  # images by whose features two cells are known to be the same
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ScanResult:
         judged_on: ``validation``, or ``train`` where a tenth of the training images had to serve; None without labels.
         num_train: Training images in the bank.
         num_judged: Images that were judged.
+        num_final_train: Training images in the bank of ``finals``, which decided; 0 without.
+        num_final_judged: Images that were judged then.
         num_classes: Classes; 0 without labels.
         nfe: Network evaluations for one image that the whole grid cost.
         passes: Times that every image was read, 1 unless memory was short.
@@ -88,6 +93,8 @@ class ScanResult:
     judged_on: str | None
     num_train: int
     num_judged: int
+    num_final_train: int
+    num_final_judged: int
     num_classes: int
     nfe: float
     passes: int
@@ -178,12 +185,15 @@ def scan(
         )
     start = time.perf_counter()
     key = ranking(criterion)
-    cells, best, judging = _judged(evaluation, grid, groups, images, key, label_free=label_free, keep_best=write)
+    samples: dict[Identity, np.ndarray[Any, Any]] = {}
+    cells, best, judging = _judged(
+        evaluation, grid, groups, images, key, label_free=label_free, keep_best=write, samples=samples
+    )
     finals: list[ScannedCell] = []
     deciding = images
     if finalists:
         deciding = images_of(evaluation.splits, final_images, seed=evaluation.run.recipe.seed)
-        wanted = {identity(cell) for cell in sorted(cells, key=key)[:finalists]}
+        wanted = finalists_of(cells, finalists, key, samples)
         rows_of_finals = {row for row, _ in wanted}
         rows = [row for row in grid.rows if row in rows_of_finals]
         grid_of_finals = part_of(grid, rows)
@@ -216,7 +226,9 @@ def scan(
         else None,
         judged_on=images.judged_on,
         num_train=len(images.bank),
-        num_judged=len(images.judged) if images.judged is not None else 0,
+        num_judged=_count(images.judged),
+        num_final_train=len(deciding.bank) if finals else 0,
+        num_final_judged=_count(deciding.judged) if finals else 0,
         num_classes=images.bank.num_classes if labelled else 0,
         nfe=grid.nfe,
         passes=len(groups),
@@ -231,7 +243,7 @@ def scan(
             "max_images": max_images,
             **({"finalists": finalists, "final_images": final_images} if finalists else {}),
             "k": SCAN_K,
-            "penalties": list(SCAN_PENALTIES),
+            "penalties": list(PENALTIES),
             "max_iterations": SCAN_ITERATIONS,
         },
         written=None,
@@ -294,8 +306,12 @@ def _judged(
     only: Collection[Identity] = (),
     label_free: bool,
     keep_best: bool,
+    samples: dict[Identity, np.ndarray[Any, Any]] | None = None,
 ) -> tuple[list[ScannedCell], CellFeatures | None, float]:
-    """Every cell, or some of them; the features of the best if they are wanted; the seconds that judging took."""
+    """Every cell, or some of them; the features of the best if they are wanted; the seconds that judging took.
+
+    Those of a few images go into ``samples``.
+    """
     cells: list[ScannedCell] = []
     best: CellFeatures | None = None
     seconds, count = 0.0, len(only or grid.cells)
@@ -309,12 +325,18 @@ def _judged(
                 if only and (each.cell.row, each.cell.taus) not in only:
                     continue
                 cells.append(_judge(evaluation, each, images, label_free=label_free))
+                if samples is not None:
+                    samples[identity(cells[-1])] = each.bank.features[:_SAMPLES].copy()
                 if keep_best and min(cells, key=key) is cells[-1]:
                     best = copied(each)
                 update(len(cells), note=f"{cells[-1].name} {cells[-1].position}")
         seconds += time.perf_counter() - start
         del features, each  # before the next group, which is as large
     return cells, best, seconds
+
+
+def _count(images: ImageSet | None) -> int:
+    return 0 if images is None else len(images)
 
 
 def _judge(evaluation: Evaluation, features: CellFeatures, images: ScanImages, *, label_free: bool) -> ScannedCell:

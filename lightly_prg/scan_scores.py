@@ -20,10 +20,10 @@ ACCURACIES: tuple[Criterion, ...] = CRITERIA[:3]
 LABEL_FREE: tuple[Criterion, ...] = CRITERIA[3:]
 
 SCAN_K = 20
-SCAN_PENALTIES = (1.0, 0.1, 0.01, 0.001)
-"""Fewer penalties, and fewer iterations for each, than the linear probe of a result: a scan fits a probe for every
-cell, and only their order matters. The chosen cell is judged in full by ``lightly-prg linear``."""
 SCAN_ITERATIONS = 50
+"""Fewer for each penalty than the linear probe of a result takes: a scan fits a probe for every cell, and only their
+order matters. All its penalties are tried, though: short features want small ones, and would be ranked too low. The
+chosen cell is judged in full by ``lightly-prg linear``."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ScannedCell:
         embedding_dim: D.
         nfe: Network evaluations where it is read alone.
         knn: Top-1 of k-NN with k = 20, in percent; None without labels.
-        linear: Top-1 of a linear probe (four penalties), in percent; None without labels.
+        linear: Top-1 of a linear probe, in percent; None without labels.
         rankme: RankMe of the training features; None where the criteria without labels were left out.
         alpha_req: alpha-ReQ of the training features; None likewise, and where there are too few directions for it.
     """
@@ -97,9 +97,7 @@ def judge(features: CellFeatures, *, seed: int, num_classes: int, device: str, l
     if judged is not None:
         common: dict[str, Any] = {"num_classes": num_classes, "device": device}
         knn = evaluate_knn(bank, judged, k=SCAN_K, ks=(SCAN_K,), **common).top1
-        linear = evaluate_linear(
-            bank, judged, penalties=SCAN_PENALTIES, max_iterations=SCAN_ITERATIONS, seed=seed, **common
-        ).top1
+        linear = evaluate_linear(bank, judged, max_iterations=SCAN_ITERATIONS, seed=seed, **common).top1
     return ScannedCell(
         source=cell.row.source,
         block=cell.row.block,
@@ -125,6 +123,34 @@ def ranking(criterion: str) -> Callable[[ScannedCell], tuple[float, ...]]:
         return (*(np.inf if value is None else -value for value in scores), cell.nfe, cell.embedding_dim)
 
     return key
+
+
+def finalists_of(
+    cells: Sequence[ScannedCell],
+    count: int,
+    key: Callable[[ScannedCell], Any],
+    samples: Mapping[Identity, np.ndarray[Any, Any]],
+) -> set[Identity]:
+    """The best cells; of features that are the same, such as a last block and the output, the better one alone.
+
+    Args:
+        cells: All that were judged.
+        count: So many at most.
+        key: Of ``ranking``.
+        samples: The features of the same few images for each cell.
+    """
+    chosen: dict[Identity, np.ndarray[Any, Any]] = {}
+    for cell in sorted(cells, key=key):
+        if len(chosen) == count:
+            break
+        mine = samples[identity(cell)]
+        # Averages of bf16 numbers, which a network may take itself, have three digits.
+        close = 0.02 * float(np.abs(mine).mean())
+        if not any(
+            other.shape == mine.shape and float(np.abs(other - mine).mean()) <= close for other in chosen.values()
+        ):
+            chosen[identity(cell)] = mine
+    return set(chosen)
 
 
 def rank_correlations(cells: Sequence[ScannedCell]) -> dict[str, dict[str, float | None]]:

@@ -17,6 +17,7 @@ from lightly_prg.models import DiT, UNet
 from lightly_prg.models.resnet import ResNet
 from lightly_prg.models.vit import ViT
 from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.pooling import fitting_pool
 from lightly_prg.recipe import FeatureSpec, NetworkFeature, OdeSpec
 
 TAUS = (0.0, 0.1, 0.2, 0.5)
@@ -203,13 +204,38 @@ def test_readable_blocks__of_your_own_network() -> None:
     assert readable_blocks(PRGEncoder(lambda tau, x: x, input_shape=(1, 8, 8))) == ()
 
 
+def test_grid__is_as_fine_as_the_activation_at_most() -> None:
+    rows = [Row("block", "middle", "grid:5"), Row("block", "middle", "grid:4"), Row("block", "middle"), STATE]
+    grid = GridEncoder(prg(), rows, taus=(0.5,))
+    assert grid.rows == (*rows[1:],)
+    assert grid.skipped == {}
+    assert fitting_pool(torch.zeros(2, 3, 1, 1), "grid:4") == "mean"
+    assert fitting_pool(torch.zeros(2, 9, 3), "grid:4") == "grid:3"  # tokens
+
+
+def test_vector__is_read_once_however_it_is_pooled() -> None:
+    encoder = NetworkEncoder(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), input_shape=(1, 8, 8))
+    grid = GridEncoder(encoder, [Row("output"), Row("output", pool="grid:4"), Row("block", "1")])
+    assert grid.rows == (Row("output"), Row("block", "1"))
+
+
 def test_pool_that_does_not_fit__is_left_out_with_its_reason() -> None:
-    grid = GridEncoder(prg(), [Row("block", "middle", "grid:5"), STATE], taus=(0.5,))
-    assert grid.rows == (STATE,)
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(1, 4, 4, 4)
+            self.project = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.project(self.embed(x).flatten(2).transpose(1, 2)[:, :3]).mean(1)
+
+    encoder = NetworkEncoder(Tokens(), input_shape=(1, 8, 8))
+    grid = GridEncoder(encoder, [Row("block", "project", "grid:1"), Row("output")])
+    assert grid.rows == (Row("output"),)
     (reason,) = grid.skipped.values()
-    assert "grid:5" in reason
+    assert "3 tokens form no square" in reason
     with pytest.raises(ValueError, match="Nothing is left to read"):
-        GridEncoder(prg(), [Row("block", "middle", "grid:5")], taus=(0.5,))
+        GridEncoder(encoder, [Row("block", "project", "grid:1")])
     with pytest.raises(ValueError, match="'nowhere'"):
         GridEncoder(prg(), [Row("block", "nowhere")], taus=(0.5,))
     with pytest.raises(ValueError, match="one tau or more"):

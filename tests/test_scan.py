@@ -32,7 +32,7 @@ from lightly_prg.recipe import FeatureSpec, load_recipe, parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
 from lightly_prg.scan_features import CellFeatures, groups_of, images_of, rows_of
-from lightly_prg.scan_scores import SCAN_PENALTIES, ScannedCell, identity, judge, rank_correlations, ranking, verdict
+from lightly_prg.scan_scores import ScannedCell, finalists_of, identity, judge, rank_correlations, ranking, verdict
 from lightly_prg.train import train
 
 METHODS = {
@@ -149,7 +149,7 @@ class TestScan:
                 embed(reader, part, device="cpu", precision=precision) for part in (splits().train, splits().validation)
             )
             assert cell.knn == evaluate_knn(bank, judged, k=20, ks=(20,), device="cpu").top1
-            linear = evaluate_linear(bank, judged, penalties=SCAN_PENALTIES, max_iterations=50, device="cpu")
+            linear = evaluate_linear(bank, judged, max_iterations=50, device="cpu")
             assert cell.linear == linear.top1
             assert cell.rankme == pytest.approx(rankme(bank.features))
             assert cell.alpha_req == (
@@ -187,6 +187,16 @@ class TestScan:
         feature = load_recipe(evaluation.run.recipe_file).method.feature
         assert (feature.block, feature.pool) == (found.chosen.block, found.chosen.pool)
 
+    def test_finalists__are_different_features(self) -> None:
+        def cell(name: str, score: float) -> ScannedCell:
+            return ScannedCell("block", name, "mean", (), 0, True, 4, 1, score, score, None, None)
+
+        cells = [cell("last", 90.0), cell("output", 89.0), cell("early", 80.0), cell("first", 70.0)]
+        values = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)).numpy()
+        samples = {identity(each): values + number for number, each in enumerate(cells)}
+        samples[identity(cells[1])] = values * (1 + 2**-9)  # the last block, pooled by the network itself, in bf16
+        assert finalists_of(cells, 2, ranking("both"), samples) == {identity(cells[0]), identity(cells[2])}
+
     def test_finalists__are_the_best_judged_again_on_more_images(self, evaluation: Evaluation) -> None:
         options: dict[str, Any] = {"taus": [0.1, 0.3], "criterion": "both", "quick": True}
         first = scan(evaluation, **options, max_images=8)
@@ -199,6 +209,8 @@ class TestScan:
         scores = [cell.both for cell in found.finals]
         assert scores == sorted(scores, reverse=True)
         assert first.finals == ()
+        assert (first.num_train, first.num_final_train, found.num_train, found.num_final_train) == (8, 0, 8, 40)
+        assert found.num_final_judged == 12 >= found.num_judged
         with pytest.raises(UserError, match="finalists is -1; at least 0"):
             scan(evaluation, **options, finalists=-1)
 
@@ -267,7 +279,6 @@ class TestScan:
             ({"blocks": ("stem",), "sources": ("state",)}, "source 'block'"),
             ({"taus": (0.5, 1.5)}, r"0\.5, 1\.5"),
             ({"pools": ("max",)}, r"'max'.*grid:2"),
-            ({"blocks": ("middle",), "pools": ("grid:9",)}, "Nothing is left"),
             ({"criterion": "accuracy"}, r"'accuracy'.*linear, knn, both, rankme, alpha_req"),
             ({"max_images": 0}, "max_images is 0"),
             ({"max_images": 1}, "2 classes"),
