@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -31,24 +30,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"The device {str(device)!r} is not available here; allowed are auto, cpu, cuda and mps."
         ) from None
     return resolved
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Switches TF32 and bf16 shortcuts in float32 matrix products off, and back as they were.
-
-    Training code often switches them on for the whole process; their errors of 1e-3 would move
-    neighbours past each other and stall the line search of L-BFGS.
-    """
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 @contextmanager

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device, threads_for
+from lightly_prg.eval.device import resolve_device, threads_for
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.label_checks import check_amount, count_classes
 from lightly_prg.eval.label_draws import draw_labels, hold_out
 from lightly_prg.eval.probe import LinearDraw, Probe
+from lightly_prg.full_precision import full_float32
 
 PENALTIES = tuple(10.0**-exponent for exponent in range(-1, 7))
 """10, 1, ... 1e-6: from class means alone to hardly any penalty."""

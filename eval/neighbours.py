@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32
 from lightly_prg.eval.embeddings import Features
 from lightly_prg.eval.faiss_import import import_faiss
+from lightly_prg.full_precision import full_float32
 
 Backend = Literal["faiss", "torch"]
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device
+from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.eval.linear import PENALTIES
 from lightly_prg.eval.probe import ChosenFit, Probe
+from lightly_prg.full_precision import full_float32
 
 
 class ProbeClassifier(nn.Module):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device
+from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.neighbours import unit_rows
+from lightly_prg.full_precision import full_float32
 
 RANKS = (1, 5, 10)
 _CHUNK_ELEMENTS = 1 << 24  # of a block of similarities
@@ -80,6 +81,7 @@ def evaluate_retrieval(
     bank, query = bank.labelled(), query.labelled()
     num_classes = count_classes(bank, None, query, num_classes, evaluator="retrieval")
     place = resolve_device(device)
+    exact = place if place.type != "mps" else torch.device("cpu")  # MPS has no float64
     start = time.perf_counter()
     labels, truth = torch.tensor(bank.labels, device=place), torch.tensor(query.labels, device=place)
     used = sorted({min(k, len(bank)) for k in ks})
@@ -91,14 +93,14 @@ def evaluate_retrieval(
             queries = unit_rows(query.features[first : first + size]).to(place)
             # Of equal similarities the lower row comes first, as in k-NN.
             order = (queries @ rows.T).argsort(dim=1, descending=True, stable=True)
-            relevant = labels[order] == truth[first : first + size, None]
+            relevant = (labels[order] == truth[first : first + size, None]).to(exact)
             precisions.append(average_precision(relevant))
             found.append(torch.stack([relevant[:, :k].any(dim=1) for k in used], dim=1))
-    share = torch.bincount(labels, minlength=num_classes).double() / len(bank)
+    share = torch.bincount(labels.to(exact), minlength=num_classes).double() / len(bank)
     recall = torch.cat(found).double().mean(dim=0)
     return RetrievalResult(
         mean_average_precision=100.0 * float(torch.cat(precisions).mean()),
-        chance=100.0 * float(share[truth].mean()),
+        chance=100.0 * float(share[truth.to(exact)].mean()),
         recall_at={k: 100.0 * float(value) for k, value in zip(used, recall, strict=True)},
         num_train=len(bank),
         num_test=len(query),

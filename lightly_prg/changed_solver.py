@@ -97,7 +97,7 @@ def judge_with(
                 own, said = (features, found) if own is None or said is None else (own, said)
                 hits[index] += int((found == labels).sum())
                 same[index] += int((found == said).sum())
-                cosine[index] += float(F.cosine_similarity(own, features).double().sum())
+                cosine[index] += float(F.cosine_similarity(own, features).cpu().double().sum())
             done += len(labels)
             update(done)
     told: list[dict[str, Any]] = [

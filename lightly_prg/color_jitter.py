@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lightly_prg.resized_crop import draw_uniform
 
+_Operation = Callable[[Tensor, Tensor], Tensor]
 _LUMA = (0.2989, 0.587, 0.114)
 _LARGEST_STRENGTH = 2.5  # a hue turned by more than half the circle is one turned by less
 
@@ -59,14 +62,25 @@ def color_jitter(
     factors[:, 3] = 0.2 * strength * (2 * shares[:, 3] - 1)
     factors = factors.to(images.dtype)
     operations = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
+    apply = _to_its_images if images.device.type == "cpu" else _to_all_images
     result = images.clone()
     for place in range(4):
         for index, operation in enumerate(operations if images.shape[1] == 3 else operations[:2]):
-            rows = (order[:, place] == index).nonzero().flatten()
-            if len(rows):
-                changed = operation(result.index_select(0, rows), factors[rows, index])
-                result.index_copy_(0, rows, changed)
+            result = apply(operation, result, factors[:, index], order[:, place] == index)
     return result
+
+
+def _to_its_images(operation: _Operation, images: Tensor, factors: Tensor, chosen: Tensor) -> Tensor:
+    """Changes the chosen images in place and computes no other: the way of a CPU, whose time goes with the images."""
+    rows = chosen.nonzero().flatten()
+    if len(rows):
+        images.index_copy_(0, rows, operation(images.index_select(0, rows), factors[rows]))
+    return images
+
+
+def _to_all_images(operation: _Operation, images: Tensor, factors: Tensor, chosen: Tensor) -> Tensor:
+    """The same where finding the chosen images would take longer: a GPU has to be waited for to count them."""
+    return torch.where(_column(chosen), operation(images, factors), images)
 
 
 def random_greyscale(

@@ -16,6 +16,7 @@ from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.files import replacing
+from lightly_prg.processes import ON_ONE_DEVICE
 from lightly_prg.recipe import FinetuneRecipe, Recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train
@@ -102,6 +103,12 @@ def trained(
     begun = run.recipe_file.is_file()
     # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
     recipe = run.recipe if begun else cell.recipe
+    if recipe.train.devices not in ("auto", 1):
+        raise UserError(
+            f"{cell.label}: train.devices is {recipe.train.devices}; a comparison trains on one device. "
+            "Runs that were trained on several are compared as finished runs."
+        )
+    recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=ON_ONE_DEVICE)})
     return train(
         recipe,
         out=cell.folder,

@@ -346,6 +346,7 @@ class _CellWork:
             temperature=knn.temperature,
             transform=knn.transform,
             num_classes=classes,
+            device=evaluation.target,
         )
         probe = evaluate_linear(
             train,

@@ -33,6 +33,7 @@ from lightly_prg.eval import (
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
+from lightly_prg.full_precision import full_precision
 from lightly_prg.hardware import Precision, decoding_workers, pick_precision
 from lightly_prg.layout import fast_layout
 from lightly_prg.measurements.round_trips import round_trip_curve
@@ -151,8 +152,8 @@ class Evaluation:
         if name == "pca":
             return self._pca
         seed = self.run.recipe.seed
-        with torch.random.fork_rng():
-            torch.manual_seed(generator_for(seed, "random network").initial_seed())
+        with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
+            torch.default_generator.manual_seed(generator_for(seed, "random network").initial_seed())
             encoder = build_encoder(self.description, trust=self.trust)
         redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
         self._place(encoder)
@@ -221,6 +222,7 @@ class Evaluation:
             num_classes=self.splits.train.num_classes,
             preset=preset,
             backend=backend,
+            device=self.target,
         )
         own = all(option is None for option in (k, temperature, transform, preset)) and split == recipe.split
         return self._write("knn", name, split, result, own=own)
@@ -340,7 +342,7 @@ class Evaluation:
     def samples(self, count: int = 64, *, steps: int = 50, solver: str = "heun2", seed: int | None = None) -> Path:
         """Generates images and draws them into figures/samples.png."""
         seed = self.run.recipe.seed if seed is None else seed
-        with self._arithmetic():
+        with full_precision(self.target):
             images = sample(self.prg, count, steps=steps, solver=solver, generator=generator_for(seed, "samples"))
         path = self.run.figures / "samples.png"
         plot_samples(images, path)
@@ -353,7 +355,7 @@ class Evaluation:
         images = self.images(split if split is not None else self.run.recipe.eval.split)
         if not 0 <= index < len(images):
             raise UserError(f"There is no image {index}; the split holds {len(images)}.")
-        with self._arithmetic():
+        with full_precision(self.target):
             trip = round_trip(self.prg, images[index][0][None].float() / 255, steps=steps, solver=solver)
         path = self.run.figures / "trajectory.png"
         plot_trajectory(
@@ -377,7 +379,7 @@ class Evaluation:
         split = split if split is not None else self.run.recipe.eval.split
         images = self.images(split)
         batch = torch.stack([images[index][0] for index in range(min(count, len(images)))]).float() / 255
-        with self._arithmetic():
+        with full_precision(self.target):
             curves = {solver: round_trip_curve(self.prg, batch, solver) for solver in solvers}
         plot_round_trip(
             {solver: [(point.nfe, point.rmse) for point in points] for solver, points in curves.items()},
@@ -392,10 +394,6 @@ class Evaluation:
         }
         write_json(self.run.folder / "eval" / "round_trip.json", {"evaluator": "round_trip", **result})
         return result
-
-    def _arithmetic(self) -> Any:
-        """Full precision: pictures and round trips are about the flow, not about rounding."""
-        return torch.autocast(self.target.type, enabled=False)
 
     def all(self, *, every: bool = False) -> Path:
         """Everything the recipe asks for, for the run and its controls, then the report.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from lightly_prg.diagnostics import round_trip, sample
 from lightly_prg.features import PRGEncoder
+from lightly_prg.full_precision import full_precision
 from lightly_prg.plot_before_after import plot_before_after
 from lightly_prg.plotting import plot_samples
 from lightly_prg.randomness import generator_for
@@ -31,7 +31,7 @@ def round_trip_error(encoder: PRGEncoder, images: Tensor) -> float | None:
         Root mean square, in units of the [0, 1] image range; None where the flow leaves all bounds.
     """
     try:
-        with torch.autocast(encoder.mean.device.type, enabled=False):
+        with full_precision(encoder.mean.device):
             error = round_trip(encoder, images, steps=STEPS, solver=SOLVER).rmse
     except FloatingPointError:
         return None
@@ -41,7 +41,7 @@ def round_trip_error(encoder: PRGEncoder, images: Tensor) -> float | None:
 def samples_of(encoder: PRGEncoder, seed: int) -> Tensor | None:
     """16 images from noise that depends on the seed alone, ``(16, C, H, W)``; None where the flow leaves all bounds."""
     try:
-        with torch.autocast(encoder.mean.device.type, enabled=False):
+        with full_precision(encoder.mean.device):
             return sample(encoder, SAMPLES, steps=STEPS, solver=SOLVER, generator=generator_for(seed, "samples"))
     except FloatingPointError:
         return None

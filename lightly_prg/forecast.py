@@ -14,6 +14,7 @@ from lightly_prg.decoding import read_images
 from lightly_prg.folder import list_folder
 from lightly_prg.hardware import peak_memory, pick_device, pick_precision
 from lightly_prg.pixels import FilePixels, fits_in_memory
+from lightly_prg.processes import process_count
 from lightly_prg.recipe import EvalRecipe, Recipe
 from lightly_prg.step_timing import WARMUP_STEPS, StepTime, time_steps
 from lightly_prg.training.log import HELD_OUT_IMAGES
@@ -68,8 +69,8 @@ def forecast(recipe: Recipe, info: DataInfo, counted: Estimate, *, trust: bool =
         UserError: If the images are not there, or the recipe does not fit them.
     """
     settings, device = recipe.train, pick_device(recipe.train.accelerator)
-    automatic = torch.cuda.device_count() if device.type == "cuda" else 1
-    processes = automatic if settings.devices == "auto" else settings.devices
+    count = process_count(settings.devices, device, settings.batch_size)
+    processes = torch.cuda.device_count() if count == "auto" else count
     share = max(1, settings.batch_size // processes)
     assert counted.steps
     assert counted.training_macs is not None
@@ -100,7 +101,7 @@ def forecast(recipe: Recipe, info: DataInfo, counted: Estimate, *, trust: bool =
 
 
 def _measured(recipe: Recipe, data: Splits, batch: int, slow: bool, *, trust: bool) -> StepTime:
-    alone = {"batch_size": batch, "devices": 1, "strategy": "auto", "compile": False}
+    alone = {"batch_size": batch, "compile": False}
     only = recipe.model_copy(
         update={
             "train": recipe.train.model_copy(update=alone),

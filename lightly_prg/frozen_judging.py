@@ -81,7 +81,7 @@ def judge_frozen(evaluation: Evaluation, train: Embeddings, judged: Embeddings) 
     classes, seed = evaluation.splits.train.num_classes, evaluation.run.recipe.seed
     linear = evaluate_linear(train, judged, seed=seed, num_classes=classes, device=str(evaluation.target))
     return {
-        "knn": evaluate_knn(train, judged, num_classes=classes).top1,
+        "knn": evaluate_knn(train, judged, num_classes=classes, device=evaluation.target).top1,
         "linear": linear.top1,
         "embedding_dim": train.embedding_dim,
         "nfe": train.nfe,

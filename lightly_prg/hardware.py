@@ -23,12 +23,6 @@ class PrecisionChoice:
     reason: str
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that writes; launchers tell the others their rank by these variables."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)
-
-
 def decoding_workers(asked: Literal["auto"] | int = "auto", *, processes: int = 1) -> int:
     """How many processes decode images; ``auto`` leaves a core to the computation itself.
 

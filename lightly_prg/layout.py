@@ -18,6 +18,8 @@ def fast_layout(network: nn.Module, device: torch.device, precision: str) -> tor
         device: Where it runs.
         precision: Of its arithmetic: ``32``, ``bf16`` or ``16``.
     """
+    if device.type == "mps":  # there the gradients of batch norm are wrong in channels_last (pytorch #175189)
+        return torch.contiguous_format
     if device.type == "cpu" and precision != "32" and any(isinstance(part, nn.GroupNorm) for part in network.modules()):
         return torch.contiguous_format
     return torch.channels_last

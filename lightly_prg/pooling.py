@@ -39,6 +39,9 @@ def pool(values: Tensor, kind: str) -> Tensor:
     if cells > min(values.shape[2:]):
         height, width = values.shape[2:]
         raise ValueError(f"pool={kind!r} is finer than the activation, which is {height} x {width}.")
+    if values.device.type == "mps" and any(side % cells for side in values.shape[2:]):
+        # There it pools whole cells alone (pytorch #96056).
+        return F.adaptive_avg_pool2d(values.cpu(), cells).flatten(1).to(values.device)
     return F.adaptive_avg_pool2d(values, cells).flatten(1)
 
 

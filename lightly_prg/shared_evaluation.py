@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from lightly_prg.eval.shared import embed_shared
 from lightly_prg.evaluation import EncoderName, Evaluation
-from lightly_prg.hardware import is_first_process
+from lightly_prg.processes import is_first_process
 
 
 def embed_by_all(evaluation: Evaluation) -> None:
@@ -21,7 +21,6 @@ def embed_by_all(evaluation: Evaluation) -> None:
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return
     on_gpu = dist.get_backend() == "nccl"
-    dist.barrier()  # until the first process has exported the encoder
     seen = torch.tensor([evaluation.run.is_trained], dtype=torch.int32, device="cuda" if on_gpu else "cpu")
     dist.all_reduce(seen, op=dist.ReduceOp.MIN)
     if not bool(seen):

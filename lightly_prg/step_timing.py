@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 
 from lightly_prg.data import Splits
 from lightly_prg.hardware import peak_memory, reset_peak_memory
+from lightly_prg.processes import ON_ONE_DEVICE
 from lightly_prg.recipe import Recipe
 from lightly_prg.train import train
 from lightly_prg.training.log import cpu_seconds
@@ -63,13 +64,14 @@ def time_steps(
     """
     clock = _StepClock(seconds, warmup, least)
     # Long enough that the clock ends it: a step costs the same wherever in the training it is.
-    endless = recipe.train.model_copy(update={"epochs": 1_000_000, "max_steps": None, "checkpoint_every": 1_000_000})
+    endless = {"epochs": 1_000_000, "max_steps": None, "checkpoint_every": 1_000_000}
+    alone = recipe.train.model_copy(update={**endless, **ON_ONE_DEVICE})
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(".probe-*"):
         shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
     with tempfile.TemporaryDirectory(prefix=".probe-", dir=folder) as temporary, suppress(_Enough):
         train(
-            recipe.model_copy(update={"train": endless}),
+            recipe.model_copy(update={"train": alone}),
             out=Path(temporary) / "run",
             data=data,
             trust=trust,

@@ -27,10 +27,11 @@ from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
 from lightly_prg.former_run import former_run_kept
-from lightly_prg.hardware import is_first_process, pick_device, pick_precision
+from lightly_prg.hardware import pick_device, pick_precision
 from lightly_prg.layout import fast_layout
 from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.models import redraw_zero_weights
+from lightly_prg.processes import check_shares, is_first_process, process_count, wait_for_all
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
 from lightly_prg.rereading import reread
@@ -96,6 +97,7 @@ def train(
     described = describe_splits(recipe, data)
     if not first:
         _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
+        wait_for_all()  # until the first process has exported the encoder
         return run
 
     def begin() -> None:
@@ -107,6 +109,7 @@ def train(
     with run.lock(), former_run_kept(run, console) as set_aside:
         log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks, begin)
         run.export(module.encoder(), data=described, training=log.summary(), extra=start)
+    wait_for_all()
     return run
 
 
@@ -176,8 +179,8 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool, init_from: str | 
     """
     info = data.train
     # The caller's own random state is not ours to change.
-    with torch.random.fork_rng():
-        torch.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
+    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
+        torch.default_generator.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
         try:
             module = build_method(
                 recipe.method,
@@ -252,6 +255,8 @@ def _fit(
         raise UserError("train.precision is 16, in which CPUs do not train: take bf16, 32 or auto.")
     # `auto`: on a GPU compiling pays within minutes; on a CPU it takes longer than small trainings last.
     if settings.compile is True or (settings.compile == "auto" and device.type == "cuda"):
+        # What networks before it were compiled to counts against a limit, beyond which torch silently compiles nothing.
+        torch._dynamo.reset()
         module.compile_network()
     use_fast_attention(module, device, precision)
     layout = fast_layout(module.network, device, precision)
@@ -303,7 +308,7 @@ def _fit(
         # there is one way to be cut off and one way to continue.
         max_epochs=1,
         accelerator=settings.accelerator,
-        devices=settings.devices if device.type != "cpu" or settings.devices != "auto" else 1,
+        devices=process_count(settings.devices, device, settings.batch_size),
         strategy=settings.strategy,
         # Batch statistics are those of the global batch, as Lightly's own scripts have it; CPUs cannot.
         sync_batchnorm=device.type == "cuda",
@@ -322,6 +327,7 @@ def _fit(
         use_distributed_sampler=False,
         default_root_dir=run.folder,
     )
+    check_shares(settings.batch_size, trainer.world_size)
     if module.leaves_weights_untouched and isinstance(trainer.strategy, DDPStrategy):
         # It waits for the gradient of every weight, unless it is told to find out which ones get none. By a name of
         # the strategy that says so, `auto`, which picks DDP by itself, could not be told.

@@ -125,6 +125,7 @@ def _judged(evaluation: Evaluation, name: EncoderName, split: str) -> dict[str, 
         temperature=knn.temperature,
         transform=knn.transform,
         num_classes=classes,
+        device=evaluation.target,
     )
     probe = evaluate_linear(
         train,

@@ -10,6 +10,7 @@ from torchvision.transforms.v2 import functional as F
 
 from lightly_prg import color_jitter as module
 from lightly_prg.color_jitter import (
+    _to_all_images,
     adjust_brightness,
     adjust_contrast,
     adjust_hue,
@@ -94,6 +95,13 @@ class TestJitter:
             torch.testing.assert_close(ours, image, atol=1e-4, rtol=0)
         assert () in orders
         assert len(orders) > 15
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_way_of_a_gpu__gives_the_same_bits(self, channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        images = noise(40, channels)
+        expected = jitter(images, probability=0.7)
+        monkeypatch.setattr("lightly_prg.color_jitter._to_its_images", _to_all_images)
+        assert torch.equal(jitter(images, probability=0.7), expected)
 
     def test_share_of_changed_images(self) -> None:
         images = noise(2000, size=2)

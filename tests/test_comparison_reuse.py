@@ -16,11 +16,13 @@ from lightly_prg.comparison import compare, compare_runs
 from lightly_prg.comparison_cells import Cell, check_run, first_difference, trained
 from lightly_prg.comparison_images import Images
 from lightly_prg.comparison_judging import Judge
+from lightly_prg.comparison_records import Records
 from lightly_prg.comparison_runs import _cells_of
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.eval.comparison_files import read_comparison
+from lightly_prg.eval.linear import PENALTIES
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import read_json
 from lightly_prg.image_set import ImageSet
@@ -385,3 +387,28 @@ def test_backup_of_a_scan__is_dropped_with_the_network_it_was_of(tmp_path: Path)
     judging._undo_scan(Run(folder), backup)
     assert Run(folder).description == again
     assert read_json(backup)["encoder"] == again
+
+
+def test_training__is_on_one_device(tmp_path: Path) -> None:
+    """Lightning would start the others with the whole command, which holds the folder already."""
+    splits = halves(8)
+    cell = Cell("A", 0, "a-seed0", recipe("train.max_steps=1"), tmp_path / "one")
+    options: dict[str, Any] = {"scanned": False, "data": splits, "trust": False, "console": QUIET}
+    settings = trained(cell, **options).recipe.train
+    assert (settings.devices, settings.strategy) == (1, "auto")
+    cell = Cell("A", 0, "a-seed0", recipe("train.devices=2"), tmp_path / "two")
+    with pytest.raises(UserError, match=r"A: train\.devices is 2; a comparison trains on one device"):
+        trained(cell, **options)
+    assert not (tmp_path / "two").exists()
+
+
+def test_results__of_older_versions_did_not_note_the_penalties(tmp_path: Path) -> None:
+    records = Records(tmp_path)
+    asked: dict[str, Any] = {"recipe_sha256": "a", "made_of": None}
+    records.measured("linear", lambda: {"top1": 1.0}, request={"linear": 1}, **asked)
+    new = {"linear": 1, "penalties": list(PENALTIES)}
+    assert records.known("linear", request=new, **asked) == {"top1": 1.0}
+    assert records.known("linear", request={"linear": 1, "penalties": [1.0]}, **asked) is None
+    # A scan had others then.
+    records.measured("scan", lambda: {"chosen": 1}, request={"pools": []}, **asked)
+    assert records.known("scan", request={"pools": [], "penalties": list(PENALTIES)}, **asked) is None

@@ -20,6 +20,7 @@ BATCHED = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
         (NORMED, CPU, "32", torch.channels_last),
         (NORMED, GPU, "bf16", torch.channels_last),
         (BATCHED, CPU, "bf16", torch.channels_last),
+        (BATCHED, torch.device("mps"), "32", torch.contiguous_format),
     ],
 )
 def test_layout__is_contiguous_for_group_norm_in_half_precision_on_a_cpu(

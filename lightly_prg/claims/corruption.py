@@ -107,8 +107,8 @@ def _resnet(part: Part, options: Corruption) -> nn.Module:
     """A residual network with weights that depend on the seed alone."""
     train = part.splits.train
     shape = (train.channels, train.image_size, train.image_size)
-    with torch.random.fork_rng():
-        torch.manual_seed(generator_for(part.seed, "weights").initial_seed())
+    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
+        torch.default_generator.manual_seed(generator_for(part.seed, "weights").initial_seed())
         network = build_resnet(SimCLRRecipe(name="simclr", backbone=options.resnet), shape)
     return NetworkEncoder(network, input_shape=shape)
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from lightly_prg.claims.findings import Finding, Outcome, Reading
 from lightly_prg.claims.finetuning import finetuned, schedule_of
@@ -27,6 +26,7 @@ from lightly_prg.eval import embed, frechet_distance, result_to_dict
 from lightly_prg.eval.comparison_statistics import paired_difference
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow_comparison import compare_samples, round_trip_error
+from lightly_prg.full_precision import full_precision
 from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.measurements.sample_distance import generated_images
@@ -62,7 +62,7 @@ def measure(part: Part, cell: Mapping[str, Any], options: Reversibility) -> dict
         name = f"samples-{part.data}-seed{part.seed}-beta{cell['beta']:g}"
         compare_samples(evaluation.prg, encoder, seed=part.seed, figures=part.figures / name)
     images = images_of(chosen_images(evaluation, "test", options.images)).float() / 255
-    with torch.autocast(evaluation.target.type, enabled=False):
+    with full_precision(evaluation.target):
         curves = {solver: round_trip_curve(encoder, images, solver) for solver in _SOLVERS}
         error = round_trip_error(encoder, images)
         distance = _distance(part, encoder, options.samples)

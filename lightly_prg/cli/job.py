@@ -61,7 +61,7 @@ def train(
     # All of it now: what cannot be imported should not be found out after an hour of training.
     from lightly_prg.console import Console
     from lightly_prg.evaluation import Evaluation
-    from lightly_prg.hardware import is_first_process
+    from lightly_prg.processes import is_first_process, part_company
     from lightly_prg.shared_evaluation import embed_by_all
     from lightly_prg.train import train as run_training
 
@@ -70,6 +70,7 @@ def train(
     run = run_training(resolved, out=out, resume=resume, overwrite=overwrite, trust=trust, console=console)
     evaluation = Evaluation(run, console=console, trust=trust)
     embed_by_all(evaluation)
+    part_company()
     if not first:
         return
     report = evaluation.all()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightly_prg.flow.paths import Path, Velocity
 from lightly_prg.flow.solver import SOLVERS, CountedVelocity, data_end, integrate, noise_end, path_of
+from lightly_prg.full_precision import full_precision
 
 DIVERGENCES = ("hutchinson", "exact")
 PROBES = ("rademacher", "gaussian")
@@ -158,7 +159,7 @@ def log_likelihood(
     exact = divergence == "exact"
     values, evaluations = [], 0
     # Derivatives are taken inside, which inference mode would forbid.
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.inference_mode(False), torch.no_grad(), full_precision(x.device):
         for part in torch.split(x.to(torch.promote_types(x.dtype, torch.float32)), batch_size):
             part = part.clone()
             drawn = None if exact else _draw(part, probes, probe, generator)

@@ -141,5 +141,5 @@ def bits_per_dim(
         batch_size=batch_size,
         generator=generator,
     )
-    offset = float(((grey_levels - 1) * encoder.std.double().cpu()).log2().mean())
+    offset = float(((grey_levels - 1) * encoder.std.cpu().double()).log2().mean())
     return BitsPerDim(likelihood, offset, math.log2(grey_levels))

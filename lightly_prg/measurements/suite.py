@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
-
 from lightly_prg.errors import FlowBrokeDown, UserError
 from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
+from lightly_prg.full_precision import full_precision
 from lightly_prg.measurements.of_run import (
     measure_gaussianity,
     measure_information,
@@ -128,7 +127,7 @@ def measured(evaluation: Evaluation, name: str, **options: Any) -> dict[str, Any
     _ = evaluation.prg  # a run without a flow is told before anything starts
     with (
         evaluation.console.task(f"measuring {name.replace('_', ' ')}", 1) as update,
-        torch.autocast(evaluation.target.type, enabled=False),
+        full_precision(evaluation.target),
     ):
         result = MEASUREMENTS[name](evaluation, **options)
         update(1)

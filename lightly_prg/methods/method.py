@@ -239,4 +239,5 @@ def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.
 def as_views(batch: Sequence[Any]) -> list[Tensor]:
     """The views of a batch as a list, laid out as convolutions like it; a bare tensor is one view."""
     views = batch[0] if isinstance(batch[0], list | tuple) else [batch[0]]
-    return [view.contiguous(memory_format=torch.channels_last) for view in views]
+    # On MPS batch norm has wrong gradients in that layout, see ``fast_layout``.
+    return [view if view.device.type == "mps" else view.contiguous(memory_format=torch.channels_last) for view in views]

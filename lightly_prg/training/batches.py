@@ -109,8 +109,6 @@ class TrainingData(LightningDataModule):
         """The stream of batches of this process."""
         assert self.trainer is not None
         settings, processes = self.recipe.train, self.trainer.world_size
-        if settings.batch_size % processes:
-            raise UserError(f"train.batch_size is {settings.batch_size}: it must be a multiple of {processes} devices.")
         stream = BatchStream(
             len(self.images),
             batch_size=settings.batch_size,

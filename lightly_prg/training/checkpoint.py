@@ -17,6 +17,7 @@ from lightly_prg.files import replacing
 from lightly_prg.recipe import Recipe
 
 _KEY = "LastCheckpoint"
+_ASK_EVERY = 8  # batches between two questions to all processes whether one of them was told to stop
 
 
 class Interrupted(Exception):
@@ -96,10 +97,13 @@ class LastCheckpoint(Callback):
         self._position = batch_idx + 1
         stop = self.stop_signal is not None
         late = time.monotonic() - self._last > self.seconds
+        due = self._position % self.every == 0 or self._position == self.total
         if trainer.world_size > 1:
-            # Saving is collective, so every process has to decide alike.
-            stop, late = (bool(trainer.strategy.reduce_boolean_decision(flag, all=False)) for flag in (stop, late))
-        self._due = self._due or late or stop or self._position % self.every == 0 or self._position == self.total
+            # Saving is collective, so every process has to decide alike. Asking waits for the devices, so it is rare.
+            decide = trainer.strategy.reduce_boolean_decision
+            late = bool((due or self._position % _ASK_EVERY == 0) and decide(stop or late, all=False))
+            stop = bool(late and decide(stop, all=False))
+        self._due = self._due or late or stop or due
         whole = self._position % self.accumulate == 0 or self._position == self.total
         if not (self._due and whole):
             return

@@ -147,10 +147,14 @@ class TrainingLog(Callback):
             return
         loss = sum(_read(self._losses)) / len(self._losses)
         self._losses.clear()
-        if not math.isfinite(loss):
+        bad = not math.isfinite(loss)
+        # All processes stop or none: one alone would leave the others waiting for it.
+        if trainer.strategy.reduce_boolean_decision(bad, all=False):
+            where = "" if bad else " on another device"
             raise UserError(
-                f"The training loss became {loss} at step {self.step} of {self.total}; the last good checkpoint is "
-                "kept. A smaller train.lr, or train.precision=32, often helps."
+                f"The training loss became {loss if bad else 'NaN or infinite'} at step {self.step} of "
+                f"{self.total}{where}; the last good checkpoint is kept. A smaller train.lr, or train.precision=32, "
+                "often helps."
             )
         self.last["train_loss"] = loss
         now = time.monotonic()

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import full_float32, resolve_device, threads_for
+from lightly_prg.eval.device import resolve_device, threads_for
+from lightly_prg.full_precision import full_float32
 
 
 def test_auto__prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,14 +41,15 @@ def medium() -> Iterator[None]:
 
 
 def precisions() -> list[str]:
-    return [b.fp32_precision for b in (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)]
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    return [backend.fp32_precision for backend in backends]
 
 
 @pytest.mark.usefixtures("medium")
 def test_full_float32__holds_inside_alone() -> None:
     outside = precisions()
     with full_float32():
-        assert precisions() == ["ieee", "ieee"] != outside
+        assert precisions() == ["ieee", "ieee", "ieee"] != outside
     assert precisions() == outside
     assert torch.get_float32_matmul_precision() == "medium"
 

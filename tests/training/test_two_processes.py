@@ -42,6 +42,7 @@ RECIPE = [
 COMMAND = ("-m", "lightly_prg.cli", "train", *RECIPE)
 SIMCLR = """
 import sys
+from lightly_prg import load
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.train import train
 
@@ -55,7 +56,8 @@ method:
 train: {epochs: 2, batch_size: 20, accelerator: cpu, precision: 32, devices: 2, strategy: ddp}
 eval: {few_shot: null}
 '''
-train(parse_recipe(recipe), out=sys.argv[-1])
+run = train(parse_recipe(recipe), out=sys.argv[-1])
+load(run.folder)  # in every process: it has been exported
 """
 
 
