@@ -14,7 +14,8 @@ from lightly_prg.files import read_json
 
 _SPACE = "\N{NO-BREAK SPACE}"
 _SPENT = {"cpu_seconds": ("cpu_seconds", "CPU seconds"), "gpu_seconds": ("wall_seconds", "GPU seconds")}
-_BUDGET_TOLERANCE = 0.1
+_BUDGET_TOLERANCE = 0.05
+_EDGES = {"penalty_at_edge": "penalty", "learning_rate_at_edge": "learning rate"}
 Curve = list[tuple[float, float]]
 
 
@@ -166,6 +167,9 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, 
             yield Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"), result["top1"]
         elif name == "robustness":
             of = "fine-tuned" if result.get("of") == "finetuned" else "linear probe"
+            if (clean := number(result.get("clean_top1"))) is not None:
+                # A draw of images has an accuracy of its own, which the corruptions have to be seen beside.
+                yield Column("clean", "the same images, clean", f"{of}, {result['num_test']:,} images"), clean
             yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
         elif name == "common_dimension":
             detail = f"PCA to {result['dimension']}"
@@ -202,6 +206,19 @@ def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
         for name, result in cell.results.items():
             if result.get("converged") is False:
                 yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."
+    yield from _edge_notes(about, cells)
+
+
+def _edge_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
+    """What was chosen at the end of its grid, beyond which a better choice may lie."""
+    for label in about["methods"]:
+        own = [cell for cell in cells if cell.label == label]
+        for name in dict.fromkeys(name for cell in own for name in cell.results):
+            for key, chosen in _EDGES.items():
+                seeds = [cell.seed for cell in own if cell.results.get(name, {}).get(key) is True]
+                if seeds:
+                    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+                    yield f"{label}, {told}: the {chosen} of {name} that was chosen ends its grid."
 
 
 def _budget_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:

@@ -39,6 +39,7 @@ class FinetuneResult:
         calibration_error: Expected calibration error in percent; see ``lightly_prg.eval.calibration``.
         validation_top1: Percent on the images that chose the learning rate, after the last epoch.
         learning_rate: The chosen one.
+        learning_rate_at_edge: Whether it ends the grid, so that a better one may lie beyond; not of a single one.
         per_learning_rate: The whole grid, in ascending order.
         mode: ``head``, ``partial``, ``lora`` or ``full``.
         blocks: Those that ``partial`` trained.
@@ -64,6 +65,7 @@ class FinetuneResult:
     calibration_error: float
     validation_top1: float
     learning_rate: float
+    learning_rate_at_edge: bool
     per_learning_rate: tuple[LearningRateTrial, ...]
     mode: str
     blocks: tuple[str, ...]
@@ -227,6 +229,7 @@ def finetune(
         calibration_error=judged.calibration_error,
         validation_top1=winner.validation_top1,
         learning_rate=winner.learning_rate,
+        learning_rate_at_edge=len(trials) > 1 and winner.learning_rate in (grid[0], grid[-1]),
         per_learning_rate=trials,
         mode=mode,
         blocks=() if trained is None else trained,

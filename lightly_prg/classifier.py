@@ -268,7 +268,7 @@ def robustness(
         name: The run's encoder or a control.
         split: Which images; default the recipe's.
         folder: Official files such as CIFAR-10-C, in place of computed corruptions.
-        max_images: At most this many, drawn by class.
+        max_images: At most this many, drawn at random.
 
     Returns:
         The result as it was written, and the figures.

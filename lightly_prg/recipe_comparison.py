@@ -95,7 +95,7 @@ class RobustnessRecipe(Section):
     """Accuracy on corrupted images; see ``lightly_prg.eval.evaluate_robustness``.
 
     Attributes:
-        max_images: At most so many, drawn by class; null: all.
+        max_images: At most so many, drawn at random; null: all.
         of: A linear probe on the frozen encoder, or the fine-tuned model.
     """
 

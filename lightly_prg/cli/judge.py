@@ -286,7 +286,7 @@ def robustness(
     run: RunArgument,
     split: SplitOption = None,
     max_images: Annotated[
-        int | None, typer.Option("--max-images", min=1, help="Classify at most this many, drawn by class.")
+        int | None, typer.Option("--max-images", min=1, help="Classify at most this many, drawn at random.")
     ] = None,
     files: Annotated[
         Path | None, typer.Option("--files", help="Official files such as CIFAR-10-C, in place of computed ones.")

@@ -106,6 +106,15 @@ def test_budget__that_was_missed_is_told(folder: Path) -> None:
     assert read_comparison(folder).notes == ("PRG: its training took 24 of 20 CPU seconds.",)
 
 
+def test_choice_at_the_end_of_its_grid__is_told(folder: Path) -> None:
+    for seed in (0, 1):
+        path = folder / "results" / f"prg-seed{seed}" / "linear.json"
+        content = json.loads(path.read_text("utf-8"))
+        content["result"]["penalty_at_edge"] = seed == 1
+        write(path, content)
+    assert read_comparison(folder).notes == ("PRG, seed 1: the penalty of linear that was chosen ends its grid.",)
+
+
 def test_embedding_speed__is_that_of_all_seeds_together(folder: Path) -> None:
     path = folder / "results" / "prg-seed1" / "knn.json"
     content = json.loads(path.read_text("utf-8"))
@@ -197,7 +206,9 @@ def test_tables__agree_and_escape(folder: Path) -> None:
 
     content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     assert content["methods"][1]["differences"]["linear"]["by_seed"] == {"0": 1.0, "1": 1.0}
-    assert [column["key"] for column in content["columns"]] == ["knn", "linear", "robustness", "pca_knn", "pca_linear"]
+    assert [column["key"] for column in content["columns"]] == [
+        "knn", "linear", "clean", "robustness", "pca_knn", "pca_linear"
+    ]  # fmt: skip
 
     latex = (folder / "table.tex").read_text(encoding="utf-8")
     assert r"A|b \& \textless{}i\textgreater{}50\_\%\textless{}/i\textgreater{} \$x\$ &" in latex

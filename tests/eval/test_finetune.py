@@ -221,6 +221,7 @@ def test_learning_rate__is_chosen_on_validation_and_test_is_seen_once() -> None:
     assert len(calls) == 1
     assert result.learning_rate == 1e-9
     assert [trial.learning_rate for trial in result.per_learning_rate] == [1e-9, 1e-2]
+    assert result.learning_rate_at_edge
     assert result.per_learning_rate[1].validation_top1 == 0.0
     assert result.validation_top1 == result.per_learning_rate[0].validation_top1
     assert result.validation_top1 is not None
