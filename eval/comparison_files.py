@@ -167,10 +167,10 @@ def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, 
             yield Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"), result["top1"]
         elif name == "robustness":
             of = "fine-tuned" if result.get("of") == "finetuned" else "linear probe"
+            yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
             if (clean := number(result.get("clean_top1"))) is not None:
                 # A draw of images has an accuracy of its own, which the corruptions have to be seen beside.
-                yield Column("clean", "the same images, clean", f"{of}, {result['num_test']:,} images"), clean
-            yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
+                yield Column("clean", "the same, clean", f"{result['num_test']:,} images"), clean
         elif name == "common_dimension":
             detail = f"PCA to {result['dimension']}"
             yield Column("pca_knn", "k-NN", detail), result["knn"]["top1"]

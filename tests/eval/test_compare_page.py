@@ -207,7 +207,7 @@ def test_tables__agree_and_escape(folder: Path) -> None:
     content = json.loads((folder / "table.json").read_text(encoding="utf-8"))
     assert content["methods"][1]["differences"]["linear"]["by_seed"] == {"0": 1.0, "1": 1.0}
     assert [column["key"] for column in content["columns"]] == [
-        "knn", "linear", "clean", "robustness", "pca_knn", "pca_linear"
+        "knn", "linear", "robustness", "clean", "pca_knn", "pca_linear"
     ]  # fmt: skip
 
     latex = (folder / "table.tex").read_text(encoding="utf-8")
