@@ -139,7 +139,9 @@ class Reading:
 
     def shown(self) -> str:
         """``91.2 ± 0.4 %``, with the standard deviation."""
-        digits = ".3g" if abs(self.mean) < 1 else ".1f"
+        small = 0 < abs(self.mean) < 1
+        # Three digits of a small mean, and of its deviation as many places: what rounding leaves of none is none.
+        digits = f".{min(2 - math.floor(math.log10(abs(self.mean))), 12)}f" if small else ".1f"
         spread = "" if self.deviation is None else f" ± {self.deviation:{digits}}"
         return f"{self.mean:{digits}}{spread} {self.unit}".replace("-", "\N{MINUS SIGN}").rstrip()
 

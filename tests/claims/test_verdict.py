@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lightly_prg.claims.findings import Finding, Place, Side, verdict
+from lightly_prg.claims.findings import Finding, Place, Reading, Side, verdict
 from lightly_prg.claims.study import Cells, Measured
 from lightly_prg.eval.comparison_statistics import PairedDifference
 
@@ -134,3 +134,17 @@ def test_deciding_difference_that_is_missing__is_no_silent_agreement() -> None:
     assert cells.differences("beside", ("other", "x")) == []
     (again,) = [Finding.from_dict(json.loads(json.dumps(one.to_dict()))) for one in missing]
     assert (again.shown(), again.interval, again.place) == ("not measured", None, "open")
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "unit", "shown"),
+    [
+        (91.23, 0.41, "%", "91.2 ± 0.4 %"),
+        (0.69, 1.4e-16, "M", "0.690 ± 0.000 M"),
+        (0.0869, 0.0122, "grey levels", "0.0869 ± 0.0122 grey levels"),
+        (-0.0361, 0.000295, "", "\N{MINUS SIGN}0.0361 ± 0.0003"),
+        (0.0, None, "points", "0.0 points"),
+    ],
+)
+def test_reading__has_as_many_places_as_its_spread(mean: float, deviation: float | None, unit: str, shown: str) -> None:
+    assert Reading("x", "cifar10", unit, mean, deviation).shown() == shown
