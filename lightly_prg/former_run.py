@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from lightly_prg.console import Console
-from lightly_prg.run import Run
-
-FORMER = ".replaced"
+from lightly_prg.run import FORMER, Run
 
 
 @contextmanager

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lightly_prg.network_encoder import NetworkEncoder
 
 FORMAT_VERSION = 1
+FORMER = ".replaced"  # the folder of a run that another one is to replace
 _DESCRIBED = ("architecture", "data", "embedding_dim", "feature", "input_shape", "nfe", "recipe_sha256", "training")
 _OF_A_RUN = frozenset(
     (
@@ -189,7 +190,7 @@ class Run:
             return False
         if all(entry.name == ".lock" or is_temporary(entry) for entry in self.folder.iterdir()):
             return False
-        if not self.recipe_file.is_file():
+        if not self.recipe_file.is_file() and not (self.folder / FORMER).is_dir():
             raise UserError(f"{self.folder} holds files that are no run; choose another folder with --out.")
         return True
 

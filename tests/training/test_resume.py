@@ -199,6 +199,9 @@ def test_overwriting__keeps_the_former_run_until_the_new_one_is_finished(
         assert not run.is_trained
         assert former.weights_file.read_bytes() == before
         assert load(former.folder) is not None
+    run.clear()  # as a process leaves it that was killed before it wrote the recipe of the new one
+    with pytest.raises(UserError, match="a run that is not finished"):
+        train(tiny_recipe, out=run.folder, data=tiny_splits)
     train(tiny_recipe, out=run.folder, data=tiny_splits, overwrite=True)
     assert run.is_trained
     assert not former.folder.exists()
