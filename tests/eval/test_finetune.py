@@ -244,6 +244,7 @@ def test_equal_learning_rates__the_smaller_wins() -> None:
     result, _ = run(learning_rates=[2e-2, 1e-2], epochs=8)
     assert [trial.validation_top1 for trial in result.per_learning_rate] == [100.0, 100.0]
     assert result.learning_rate == 1e-2
+    assert not run(learning_rates=[1e-2], epochs=1)[0].learning_rate_at_edge
 
 
 def test_not_finite__is_skipped_and_named() -> None:

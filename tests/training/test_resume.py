@@ -192,11 +192,15 @@ def test_overwriting__keeps_the_former_run_until_the_new_one_is_finished(
     run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
     before = run.weights_file.read_bytes()
     former = Run(run.folder / ".replaced")
+    stale = run.folder / "eval" / "knn.json"
     diverging = tiny_recipe.model_copy(update={"train": tiny_recipe.train.model_copy(update={"lr": 1e30, "clip": 1e9})})
     for _ in range(2):  # what failed is replaced in its turn, and what it failed to replace stays
         with pytest.raises(UserError, match="loss became nan"):
             train(diverging, out=run.folder, data=tiny_splits, overwrite=True)
         assert not run.is_trained
+        assert not stale.exists()
+        stale.parent.mkdir()
+        stale.write_text("{}")  # of the run that failed, which the next one is not to be taken for
         assert former.weights_file.read_bytes() == before
         assert load(former.folder) is not None
     run.clear()  # as a process leaves it that was killed before it wrote the recipe of the new one

@@ -41,9 +41,12 @@ RECIPE = [
 ]
 COMMAND = ("-m", "lightly_prg.cli", "train", *RECIPE)
 SIMCLR = """
+import os
 import sys
+import time
 from lightly_prg import load
 from lightly_prg.recipe import parse_recipe
+from lightly_prg.run import Run
 from lightly_prg.train import train
 
 recipe = '''
@@ -56,8 +59,16 @@ method:
 train: {epochs: 2, batch_size: 20, accelerator: cpu, precision: 32, devices: 2, strategy: ddp}
 eval: {few_shot: null}
 '''
+export = Run.export
+
+def slowly(*arguments, **options):
+    time.sleep(4)
+    export(*arguments, **options)
+
+Run.export = slowly
 run = train(parse_recipe(recipe), out=sys.argv[-1])
 load(run.folder)  # in every process: it has been exported
+(run.folder.parent / f"loaded-{os.environ.get('LOCAL_RANK', 0)}").touch()
 """
 
 
@@ -175,6 +186,7 @@ def test_simclr__measures_held_out_images_in_the_first_process(tmp_path: Path) -
     script = tmp_path / "script.py"
     script.write_text(SIMCLR)
     run(tmp_path / "run", command=(str(script),))
+    assert {file.name for file in tmp_path.glob("loaded-*")} == {"loaded-0", "loaded-1"}
     with (tmp_path / "run/metrics.csv").open() as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
     assert len(losses) == 2
