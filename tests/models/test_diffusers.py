@@ -391,6 +391,8 @@ def test_the_command__tells_what_it_needs(
     assert "diffusers:x and runs/y" in refusal("runs/y", "--from", "diffusers:x")
     assert "Say what to evaluate" in refusal()
     assert "Say what to evaluate" in refusal("data.name=digits")
+    assert refusal("--from", "net.pth") == "There is no net.pth."
+    (tmp_path / "net.pth").touch()
     assert "--from timm:resnet18 --weights net.pth" in refusal("--from", "net.pth")
     assert "There is no run folder" in refusal("--from", "runs/missing")
     assert "has no block 'nothing'" in refusal(
