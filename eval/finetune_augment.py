@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +10,7 @@ from torchvision.transforms import v2 as T
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.finetune_presets import FinetunePreset
-from lightly_prg.randomness import generator_for
+from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.transforms import augment_batch, to_unit_range
 
 _OPERATIONS = 2
@@ -98,7 +96,7 @@ class BatchAugmentation:
             crop_padding=self.crop_padding,
             generator=generator_for(self.seed, "fine-tuning flip and crop", step),
         )
-        with _global_draws(self.seed, "fine-tuning augmentation", step):
+        with global_draws(self.seed, "fine-tuning augmentation", step):
             if colour:
                 images = torch.stack([self._recolour(image) for image in images])
             inputs = to_unit_range(images)
@@ -140,12 +138,3 @@ class BatchAugmentation:
             return images, labels
         mixed: tuple[Tensor, Tensor] = T.RandomChoice(choices)(images, labels)
         return mixed
-
-
-@contextmanager
-def _global_draws(*counters: int | str) -> Iterator[None]:
-    """Lets torchvision, which takes no generator, draw from (seed, purpose, step); the global state comes back."""
-    with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the accelerators as well, and they are not brought back.
-        torch.default_generator.manual_seed(generator_for(*counters).initial_seed())
-        yield

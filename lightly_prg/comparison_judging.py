@@ -195,13 +195,9 @@ class Judge:
         if evaluators.knn is not None:
             requests["knn"] = {"knn": evaluators.knn}
         if evaluators.linear is not None:
-            requests["linear"] = {"linear": evaluators.linear, "penalties": list(PENALTIES)}
+            requests["linear"] = {"linear": evaluators.linear}
         if evaluators.few_shot is not None:
-            requests["few_shot"] = {
-                "few_shot": evaluators.few_shot,
-                "linear": evaluators.linear,
-                "penalties": list(PENALTIES),
-            }
+            requests["few_shot"] = {"few_shot": evaluators.few_shot, "linear": evaluators.linear}
         if cell.finetune is not None:
             requests["finetune"] = {"finetune": cell.finetune}
         if evaluators.robustness is not None:
@@ -213,8 +209,7 @@ class Judge:
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
         """k-NN and linear probe after PCA to a dimension that all cells have."""
         work = _CellWork(self, cell, records)
-        probes = {"knn": self.evaluators.knn, "linear": self.evaluators.linear, "penalties": list(PENALTIES)}
-        request = {"dimension": dimension, **probes}
+        request = {"dimension": dimension, "knn": self.evaluators.knn, "linear": self.evaluators.linear}
         work.measure("common_dimension", request, lambda: work.at_dimension(dimension))
 
 
@@ -269,6 +264,8 @@ class _CellWork:
         content: dict[str, Any] = {"split": settings.split, "batch_size": settings.batch_size}
         for key, value in request.items():
             content[key] = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+        if "linear" in request:  # what no option says of a probe
+            content["penalties"] = list(PENALTIES)
         return {"request": content, "recipe_sha256": self.description["recipe_sha256"], "made_of": self.made_of}
 
     def facts(self) -> dict[str, Any]:

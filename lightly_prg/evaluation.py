@@ -46,7 +46,7 @@ from lightly_prg.plotting import (
     plot_samples,
     plot_trajectory,
 )
-from lightly_prg.randomness import generator_for
+from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.run import Run, load
 from lightly_prg.train import load_splits
 
@@ -152,8 +152,7 @@ class Evaluation:
         if name == "pca":
             return self._pca
         seed = self.run.recipe.seed
-        with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
-            torch.default_generator.manual_seed(generator_for(seed, "random network").initial_seed())
+        with global_draws(seed, "random network"):
             encoder = build_encoder(self.description, trust=self.trust)
         redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
         self._place(encoder)

@@ -6,6 +6,8 @@ That is what lets a run that was cut off anywhere continue bit for bit, and two 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -29,3 +31,16 @@ def generator_for(*counters: int | str, device: torch.device | str = "cpu") -> t
     # 63 bits: torch takes negative seeds too, but not every device's generator does.
     generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return generator
+
+
+@contextmanager
+def global_draws(*counters: int | str) -> Iterator[None]:
+    """Lets what takes no generator, layers and torchvision on the CPU, draw by ``counters``; the state comes back.
+
+    Args:
+        counters: As in ``generator_for``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the accelerators as well, and they are not brought back.
+        torch.default_generator.manual_seed(generator_for(*counters).initial_seed())
+        yield

@@ -32,7 +32,7 @@ from lightly_prg.layout import fast_layout
 from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.processes import check_shares, is_first_process, process_count, wait_for_all
-from lightly_prg.randomness import generator_for
+from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
 from lightly_prg.rereading import reread
 from lightly_prg.run import Run, load
@@ -179,8 +179,7 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool, init_from: str | 
     """
     info = data.train
     # The caller's own random state is not ours to change.
-    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
-        torch.default_generator.manual_seed(generator_for(recipe.seed, "weights").initial_seed())
+    with global_draws(recipe.seed, "weights"):
         try:
             module = build_method(
                 recipe.method,

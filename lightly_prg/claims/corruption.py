@@ -25,7 +25,7 @@ from lightly_prg.cost import multiply_adds
 from lightly_prg.eval import FineTuned, evaluate_robustness, result_to_dict
 from lightly_prg.methods.simclr import build_resnet
 from lightly_prg.network_encoder import NetworkEncoder
-from lightly_prg.randomness import generator_for
+from lightly_prg.randomness import global_draws
 from lightly_prg.recipe import Recipe, SimCLRRecipe, finetune_settings
 from lightly_prg.rereading import reread
 
@@ -107,8 +107,7 @@ def _resnet(part: Part, options: Corruption) -> nn.Module:
     """A residual network with weights that depend on the seed alone."""
     train = part.splits.train
     shape = (train.channels, train.image_size, train.image_size)
-    with torch.random.fork_rng(devices=[]):  # networks are made on the CPU
-        torch.default_generator.manual_seed(generator_for(part.seed, "weights").initial_seed())
+    with global_draws(part.seed, "weights"):
         network = build_resnet(SimCLRRecipe(name="simclr", backbone=options.resnet), shape)
     return NetworkEncoder(network, input_shape=shape)
 
