@@ -172,7 +172,8 @@ def _chosen(about: Mapping[str, Any]) -> str:
     if not about.get("scan"):
         return "as each recipe says"
     taus = about.get("scan_taus")
-    where = f", of a flow at tau {', '.join(f'{tau:g}' for tau in taus)}" if taus else ""
+    together = ", or all together" if about.get("scan_together") else ""
+    where = f", of a flow at tau {' or '.join(f'{tau:g}' for tau in taus)}{together}" if taus else ""
     return f"chosen for every method by a scan on validation images{where}"
 
 

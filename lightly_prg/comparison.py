@@ -85,7 +85,12 @@ def compare(
             check_run(cell, scanned=recipe.scan, images=images)
         write_text(folder / "comparison.yaml", recipe.to_yaml())
         scanning = Scanning(
-            recipe.scan_taus, recipe.scan_pools, recipe.scan_images, recipe.scan_finalists, recipe.scan_final_images
+            recipe.scan_taus,
+            recipe.scan_together,
+            recipe.scan_pools,
+            recipe.scan_images,
+            recipe.scan_finalists,
+            recipe.scan_final_images,
         )
         work = Work(
             folder=folder,
@@ -113,6 +118,7 @@ def compare(
                 },
                 "scan": recipe.scan,
                 "scan_taus": recipe.scan_taus,
+                "scan_together": recipe.scan_together,
                 "scan_pools": recipe.scan_pools,
                 "scan_images": recipe.scan_images,
                 "scan_finalists": recipe.scan_finalists,

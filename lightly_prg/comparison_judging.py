@@ -64,6 +64,7 @@ class Scanning:
 
     Attributes:
         taus: Positions on the path of a flow; None: those of ``lightly-prg scan``.
+        together: Whether all of them together are a feature as well.
         pools: How activations are pooled.
         images: At most so many training, and so many validation images.
         finalists: So many of the best are judged again on more images.
@@ -72,6 +73,7 @@ class Scanning:
     """
 
     taus: tuple[float, ...] | None
+    together: bool
     pools: tuple[str, ...]
     images: int
     finalists: int
@@ -123,6 +125,7 @@ class Judge:
         found = scan(
             evaluation,
             taus=self.scanning.taus if has_path else None,
+            together=self.scanning.together,
             pools=self.scanning.pools,
             criterion=self.scanning.criterion,
             max_images=self.scanning.images,

@@ -37,6 +37,7 @@ class GridEncoder(nn.Module):
             ODE (DDAE, arXiv 2303.09769). The noise of an image depends on its content and the seed alone; it is the
             same at every tau.
         seed: Of that noise.
+        together: Whether all taus together, where there are several, are a cell as well.
 
     Attributes:
         rows: Those that can be read.
@@ -62,6 +63,7 @@ class GridEncoder(nn.Module):
         steps: int | None = None,
         noised: bool = False,
         seed: int = 0,
+        together: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -70,6 +72,7 @@ class GridEncoder(nn.Module):
         self.taus = tuple(sorted(set(taus)))
         self.noised = noised
         self.seed = seed
+        self.together = together
         if isinstance(encoder, PRGEncoder) != bool(self.taus):
             raise ValueError("A flow is read at one tau or more, another network at none.")
         self.steps = 0
@@ -113,14 +116,14 @@ class GridEncoder(nn.Module):
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every row at every tau, and, where there are several, at all of them together."""
+        """Every row at every tau, and with ``together``, where there are several, at all of them."""
         if not isinstance(self.encoder, PRGEncoder):
             return tuple(Cell(row, (), 0, True) for row in self.rows)
         counts, same = steps_to(self.encoder.path, self.encoder.ode, self.taus, self.steps)
         choices: list[tuple[tuple[float, ...], int, bool]] = [
             ((tau,), count, fits) for tau, count, fits in zip(self.taus, counts, same, strict=True)
         ]
-        if len(self.taus) > 1:
+        if self.together and len(self.taus) > 1:
             choices.append((self.taus, counts[-1], True))
         return tuple(Cell(row, taus, n, fits and not self.noised) for row in self.rows for taus, n, fits in choices)
 

@@ -156,7 +156,9 @@ class ComparisonRecipe(Section):
         evaluators: What is measured.
         scan: Whether each method's feature is chosen on validation images before it is judged.
         scan_taus: Positions on the path of a flow that the scan looks at; None: those of ``lightly-prg scan``. Few
-            bound what an embedding costs: the scan also offers the features of all its positions together.
+            bound what an embedding costs.
+        scan_together: Whether the scan also offers a flow's activation at all positions together. A network that is run
+            once is read at one layer; for equal terms a flow is read at one position, too.
         scan_pools: How the scan pools activations, the same for every method: more positions give longer features.
         scan_images: The scan judges by at most so many validation images, from as many training images.
         scan_finalists: So many of the best features are judged again on more images, and the best of them is taken; 0:
@@ -178,6 +180,7 @@ class ComparisonRecipe(Section):
     evaluators: EvaluatorsRecipe = EvaluatorsRecipe()
     scan: bool = False
     scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
+    scan_together: bool = False
     scan_pools: Annotated[tuple[Pool, ...], Field(min_length=1)] = ("mean", "grid:2")
     scan_images: Positive = 3000
     scan_finalists: Annotated[Integer, Field(ge=0)] = 0

@@ -117,6 +117,7 @@ def scan(
     max_images: int = MAX_IMAGES,
     steps: int | None = None,
     noised: bool = False,
+    together: bool = True,
     write: bool = False,
     encoder: Literal["run", "random_network"] = "run",
     finalists: int = 0,
@@ -139,7 +140,7 @@ def scan(
     Args:
         evaluation: A trained run and its data.
         blocks: Names of blocks; default all.
-        taus: Positions on the path; default ``SCANNED_TAUS``. With several, all of them together are a cell as well.
+        taus: Positions on the path; default ``SCANNED_TAUS``.
         sources: Some of ``state``, ``velocity``, ``denoised``, ``block``; for networks without a flow of ``block``,
             ``output``. Default: all, or ``block`` where blocks are named.
         pools: ``mean``, ``flatten``, ``grid:N``; default the recipe's.
@@ -150,6 +151,7 @@ def scan(
             recipe's.
         noised: Read the network at randomly noised images in place of the states of the ODE (DDAE, arXiv 2303.09769).
             Such a feature is random and cannot be stored.
+        together: Whether all taus behind each other are a feature as well, which is as many times as long.
         write: Store the choice in recipe.yaml and encoder.json. Results with the former feature are moved aside.
         encoder: ``random_network`` scans the run's network with fresh weights; it can not be stored and is not drawn.
         finalists: So many of the best cells are judged again on more images, and the best of them is chosen: what leads
@@ -162,7 +164,7 @@ def scan(
     Raises:
         UserError: If an option does not fit the run, or the images have no labels and the criterion needs them.
     """
-    grid = _grid(evaluation, evaluation.encoder(encoder), blocks, taus, sources, pools, steps, noised)
+    grid = _grid(evaluation, evaluation.encoder(encoder), blocks, taus, sources, pools, steps, noised, together)
     for option, value, least in (
         ("max_images", max_images, 1),
         ("finalists", finalists, 0),
@@ -240,6 +242,7 @@ def scan(
             "taus": list(grid.taus),
             "steps": grid.steps,
             "noised": noised,
+            "together": together,
             "max_images": max_images,
             **({"finalists": finalists, "final_images": final_images} if finalists else {}),
             "k": SCAN_K,
@@ -275,13 +278,22 @@ def _grid(
     pools: Sequence[str],
     steps: int | None,
     noised: bool,
+    together: bool,
 ) -> GridEncoder:
     positions = taus_of(encoder, taus)
     if noised and not positions:
         raise UserError("The encoder is a network that is run once: there is no path to noise its images on.")
     rows = rows_of(encoder, blocks=blocks, sources=sources, pools=pools)
     try:
-        return GridEncoder(encoder, rows, taus=positions, steps=steps, noised=noised, seed=evaluation.run.recipe.seed)
+        return GridEncoder(
+            encoder,
+            rows,
+            taus=positions,
+            steps=steps,
+            noised=noised,
+            seed=evaluation.run.recipe.seed,
+            together=together,
+        )
     except ValueError as error:  # a block that is not there, or nothing that could be pooled so
         raise UserError(str(error)) from None
 

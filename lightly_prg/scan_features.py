@@ -202,7 +202,15 @@ def part_of(grid: GridEncoder, rows: Sequence[Row]) -> GridEncoder:
     """The grid of some of its rows, which are read as in the whole."""
     if tuple(rows) == grid.rows:
         return grid
-    return GridEncoder(grid.encoder, rows, taus=grid.taus, steps=grid.steps or None, noised=grid.noised, seed=grid.seed)
+    return GridEncoder(
+        grid.encoder,
+        rows,
+        taus=grid.taus,
+        steps=grid.steps or None,
+        noised=grid.noised,
+        seed=grid.seed,
+        together=grid.together,
+    )
 
 
 def read_group(

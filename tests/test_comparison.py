@@ -125,7 +125,7 @@ def test_folder__has_tables_page_runs_and_results(whole: Path) -> None:
     for seed in (0, 1):
         run = Run(whole / "runs" / f"prg-seed{seed}")
         scanned = json.loads((run.folder / "eval" / "scan.json").read_text(encoding="utf-8"))
-        assert {tuple(cell["tau"]) for cell in scanned["cells"]} == {(0.0,), (0.3,), (0.0, 0.3)}
+        assert {tuple(cell["tau"]) for cell in scanned["cells"]} == {(0.0,), (0.3,)}
         assert run.recipe.train.max_steps == 7
         assert run.recipe.train.epochs == 2
         assert run.recipe.train.warmup_epochs == pytest.approx(2 / 3)

@@ -356,10 +356,10 @@ def test_scan__starts_from_the_recipe_and_reads_every_method_alike(tmp_path: Pat
     splits = halves(8)
     (tmp_path / "recipe.yaml").write_text(recipe("train.epochs=1").to_yaml(), encoding="utf-8")
 
-    def scanned(*overrides: str) -> Any:
+    def scanned(*overrides: str, **keys: Any) -> Any:
         method = {"label": "A", "recipe": str(tmp_path / "recipe.yaml"), "overrides": overrides}
         content = {"name": "s", "methods": [method], "seeds": [0], "evaluators": KNN, "scan": True, "split": "test"}
-        compare(parse_comparison(json.dumps(content)), out=tmp_path / "out", data=splits)
+        compare(parse_comparison(json.dumps(content | keys)), out=tmp_path / "out", data=splits)
         return read_json(tmp_path / "out" / "results" / "a-seed0" / "scan.json")["request"]
 
     first = scanned()
@@ -370,6 +370,8 @@ def test_scan__starts_from_the_recipe_and_reads_every_method_alike(tmp_path: Pat
     second = scanned("method.feature.pool=grid:2")
     assert first["feature"]["pool"] == "mean"
     assert second["feature"]["pool"] == "grid:2"
+    together = scanned("method.feature.pool=grid:2", scan_together=True)
+    assert (second["together"], together["together"]) == (False, True)
 
 
 def test_backup_of_a_scan__is_dropped_with_the_network_it_was_of(tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ class TestScan:
             )
             assert (cell.embedding_dim, cell.nfe) == (reader.embedding_dim, reader.nfe)
 
+    def test_alone__offers_every_tau_but_not_all_of_them_together(self, evaluation: Evaluation) -> None:
+        usual = scan(evaluation, **QUICK)
+        options: dict[str, Any] = {"finalists": 2, "final_images": 40, "memory_budget": 4 * 60 * 3 * 256}
+        alone = scan(evaluation, **QUICK, together=False, **options)
+        assert alone.cells == tuple(cell for cell in usual.cells if len(cell.tau) == 1)
+        assert len(alone.cells) == 3 * 3
+        assert len(alone.finals) == 2
+        assert stored(evaluation)["options"]["together"] is False
+
     def test_short_memory__only_costs_passes(self, evaluation: Evaluation) -> None:
         usual = scan(evaluation, **QUICK)
         row = 4 * 60 * 3 * 256  # the state, the widest: 256 numbers at three taus of 60 images
@@ -510,6 +519,12 @@ class TestCommand:
         assert "Standard error of the accuracy" in text
         assert "closer features" not in text
         assert "Without labels" not in text
+
+    def test_alone__leaves_the_taus_apart(self, prg_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = str(shutil.copytree(prg_run, tmp_path / "run"))
+        options = [folder, "--block", "middle", "--tau", "0.25", "--tau", "0.5", "--pool", "mean", "--device", "cpu"]
+        assert "3 features by linear" in self.invoke(monkeypatch, options)
+        assert "2 features by linear" in self.invoke(monkeypatch, [*options, "--alone"])
 
 
 def test_result__is_frozen_and_of_plain_values(evaluation: Evaluation) -> None:

@@ -23,8 +23,7 @@ def scan(
             "--tau",
             min=0.0,
             max=1.0,
-            help="A position on the path, 0 = image, 1 = noise; may be repeated. Several are also tried all together. "
-            "Default: seven from 0 to 1.",
+            help="A position on the path, 0 = image, 1 = noise; may be repeated. Default: seven from 0 to 1.",
         ),
     ] = None,
     source: Annotated[
@@ -70,6 +69,13 @@ def scan(
             "--noised", help="Read at randomly noised images in place of the states of the ODE, as DDAE does."
         ),
     ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together/--alone",
+            help="Whether all positions together are a feature as well, which is as many times as long.",
+        ),
+    ] = True,
     write: Annotated[
         bool,
         typer.Option(
@@ -106,6 +112,7 @@ def scan(
         final_images=final_images,
         steps=steps,
         noised=noised,
+        together=together,
         write=write,
     )
     _print(evaluation, result, top)
