@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_fi
 _LINE = 15  # CSS pixels, of a name
 _FRAME = 52  # of a panel: the axis and its title
 _LETTERS = 40  # of a line of a name
-_SPREAD = 0.5  # of a row, that the data sets share
+_SPREAD = 20  # of a row, that the data sets share
 
 
 def plot_findings(findings: Sequence[Finding], path: Path) -> None:
@@ -63,12 +64,14 @@ def _row(name: str) -> int:
 
 def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Mapping[str, str]) -> None:
     names = list(dict.fromkeys(finding.name for finding in panel))
+    ends = dict(zip(names, accumulate(_row(name) for name in names), strict=True))
+    centres = {name: end - _row(name) / 2 for name, end in ends.items()}
     for finding in panel:
         if not finding.is_measured:
             continue
         colour, difference = colours[finding.data], finding.difference
         index = list(colours).index(finding.data)
-        height = names.index(finding.name) + _SPREAD * ((index + 0.5) / len(colours) - 0.5)
+        height = centres[finding.name] + _SPREAD * ((index + 0.5) / len(colours) - 0.5)
         axes.scatter(
             list(difference.by_seed.values()), [height] * len(difference.by_seed), s=9, color=colour, alpha=0.6
         )
@@ -84,10 +87,10 @@ def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Map
         edges = {"above": (margin, high), "below": (low, margin), "within": (-margin, margin)}[one.side]
         left, right = max(edges[0], low), min(edges[1], high)
         if left < right:
-            row = names.index(name)
-            axes.fill_between([left, right], row - 0.46, row + 0.46, color=theme.grid, lw=0, zorder=0.5)
+            top, bottom = ends[name] - _row(name) + 2, ends[name] - 2
+            axes.fill_between([left, right], top, bottom, color=theme.grid, lw=0, zorder=0.5)
     axes.set_xlim(low, high)
-    axes.set_yticks(range(len(names)), [_wrapped(name) for name in names], color=theme.text, fontsize=9.5)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(list(centres.values()), [_wrapped(name) for name in names], color=theme.text, fontsize=9.5)
+    axes.set_ylim(sum(_row(name) for name in names), 0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"difference, {panel[0].unit}" if panel[0].unit else "difference")
