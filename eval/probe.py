@@ -19,7 +19,10 @@ _DOUBLE_ELEMENTS = 1 << 22
 
 
 _PATIENCE = 2
-"""Penalties in a row that may do worse than the best before the sweep ends: weaker ones overfit more, and are slow."""
+"""Penalties in a row that may do worse than the best before the sweep ends: weaker ones overfit more, and are slow.
+
+Equal ones are not worse, and a best that the most frequent class alone would reach is none yet: strong penalties leave
+it."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +101,12 @@ class Probe:
         """Chooses the penalty by the validation images, and fits once more where that is wanted."""
         data = FitData.of((fitted,), self.device)
         held = data.standardise(validation)
-        accuracies, fits = [], []
+        accuracies, fits, least = [], [], _majority(validation.labels)
         for fit in self._fits(data, self.penalties, choosing=True):
             accuracies.append(_percent(data.hits(fit, held, validation.labels, top=1)))
             fits.append(fit)
-            if len(accuracies) > int(np.argmax(accuracies)) + _PATIENCE:
+            best_so_far = max(accuracies)
+            if best_so_far > least and all(accuracy < best_so_far for accuracy in accuracies[-_PATIENCE:]):
                 break
         best = int(np.argmax(accuracies))  # the first, that is the strongest, of equal ones
         fit = fits[best]
@@ -192,6 +196,11 @@ class ChosenFit:
 
 def _percent(hits: Tensor) -> float:
     return 100.0 * int(hits.sum()) / len(hits)
+
+
+def _majority(labels: Labels) -> float:
+    """Percent that the most frequent class makes up."""
+    return 100.0 * int(np.unique(labels, return_counts=True)[1].max()) / len(labels)
 
 
 def _at_edge(accuracies: Sequence[float], best: int) -> bool:

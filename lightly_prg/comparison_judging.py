@@ -152,7 +152,7 @@ class Judge:
         if self.scanning is not None and not self._is_scanned(cell, records):
             return False
         work = _CellWork(self, cell, records)
-        return all(work.knows(name, request) for name, request in self._requests(cell).items())
+        return all(work.knows(name, request) for name, request in self._requests(cell, work.finetuned).items())
 
     def _is_scanned(self, cell: Cell, records: Records) -> bool:
         known = records.known(
@@ -188,11 +188,12 @@ class Judge:
             "finetune": work.finetune,
             "robustness": work.robustness,
         }
-        for name, request in self._requests(cell).items():
-            work.measure(name, request, ways[name])
+        for name in self._requests(cell, work.finetuned):
+            # Asked anew each time: what is fine-tuned first is the model that robustness is about.
+            work.measure(name, self._requests(cell, work.finetuned)[name], ways[name])
 
-    def _requests(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        """What is measured of one cell alone, in order: by evaluator all its options."""
+    def _requests(self, cell: Cell, finetuned: Path) -> dict[str, dict[str, Any]]:
+        """What is measured of one cell alone, in order: by evaluator all its options, and what else decides."""
         evaluators = self.evaluators
         requests: dict[str, dict[str, Any]] = {"facts": {"counted": _COUNTED}}
         if evaluators.knn is not None:
@@ -206,7 +207,9 @@ class Judge:
         if evaluators.robustness is not None:
             requests["robustness"] = {"robustness": evaluators.robustness}
             if evaluators.robustness.of == "finetuned":
-                requests["robustness"]["finetune"] = cell.finetune
+                requests["robustness"] |= {"finetune": cell.finetune, "model": _model_of(finetuned)}
+            else:
+                requests["robustness"]["penalties"] = list(PENALTIES)
         return requests
 
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
@@ -214,6 +217,14 @@ class Judge:
         work = _CellWork(self, cell, records)
         request = {"dimension": dimension, "knn": self.evaluators.knn, "linear": self.evaluators.linear}
         work.measure("common_dimension", request, lambda: work.at_dimension(dimension))
+
+
+def _model_of(folder: Path) -> list[int | None] | None:
+    """Checksums of a fine-tuned encoder and its head, None where there is none: trained again, it is another model."""
+    files = (folder / "encoder.json", folder / "head.json")
+    if not all(file.is_file() for file in files):
+        return None
+    return [read_json(file).get("weights_crc32") for file in files]
 
 
 def _unscanned(cell: Cell) -> dict[str, Any]:
@@ -298,7 +309,7 @@ class _CellWork:
     def finetune(self) -> dict[str, Any]:
         """The result of fine-tuning; its model is a run of its own."""
         assert self.cell.finetune is not None
-        target = Run(self._finetuned)
+        target = Run(self.finetuned)
         if target.folder.exists() and not target.recipe_file.is_file():
             with target.lock():
                 target.clear()  # what was being written when the process was killed
@@ -317,7 +328,7 @@ class _CellWork:
         assert wanted is not None
         evaluation = self.evaluation
         if wanted.of == "finetuned":
-            run = JudgedRun(self._finetuned, self.judge.settings)
+            run = JudgedRun(self.finetuned, self.judge.settings)
             evaluation = Evaluation(
                 run, data=self.evaluation.splits, console=self.judge.console, trust=self.judge.trust
             )
@@ -360,5 +371,6 @@ class _CellWork:
         return {"dimension": dimension, "knn": result_to_dict(nearest), "linear": result_to_dict(probe)}
 
     @property
-    def _finetuned(self) -> Path:
+    def finetuned(self) -> Path:
+        """The run that fine-tuning makes of this cell."""
         return self.records.folder.parent.parent / "finetuned" / self.cell.key

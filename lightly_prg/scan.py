@@ -49,7 +49,7 @@ from lightly_prg.scan_write import check_writable, write_choice
 
 MAX_IMAGES = 2000
 FINAL_IMAGES = 10_000
-_SAMPLES = 8  # images by whose features two cells are known to be the same
+_SAMPLES = 32  # images by whose features two cells are known to be the same
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,10 @@ def scan(
             "steps": grid.steps,
             "noised": noised,
             "together": together,
+            "blocks": list(blocks),
+            "sources": list(sources),
+            "pools": list(pools),
+            "criterion": criterion,
             "max_images": max_images,
             **({"finalists": finalists, "final_images": final_images} if finalists else {}),
             "k": SCAN_K,

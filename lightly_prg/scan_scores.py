@@ -144,8 +144,9 @@ def finalists_of(
         if len(chosen) == count:
             break
         mine = samples[identity(cell)]
-        # Averages of bf16 numbers, which a network may take itself, have three digits.
-        close = 0.02 * float(np.abs(mine).mean())
+        # What images differ by is what counts; of what they share, averages of bf16 numbers, which a network may take
+        # itself, have three digits.
+        close = 0.02 * float(np.abs(mine - mine.mean(axis=0)).mean()) + 0.004 * float(np.abs(mine).mean())
         if not any(
             other.shape == mine.shape and float(np.abs(other - mine).mean()) <= close for other in chosen.values()
         ):

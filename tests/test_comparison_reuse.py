@@ -27,7 +27,7 @@ from lightly_prg.evaluation import Evaluation
 from lightly_prg.files import read_json
 from lightly_prg.image_set import ImageSet
 from lightly_prg.methods.method import Method
-from lightly_prg.recipe import Recipe, parse_recipe
+from lightly_prg.recipe import EvalRecipe, Recipe, parse_recipe
 from lightly_prg.recipe_comparison import EvaluatorsRecipe, parse_comparison
 from lightly_prg.run import Run
 from lightly_prg.train import build_module, describe_splits
@@ -206,6 +206,22 @@ class TestMethods:
         for cell in cells:
             seeds.setdefault(cell.label, []).append(cell.seed)
         assert seeds == {"q": [0, 1], "q-finetuned": [0, 1], "q-scratch": [0, 1], "q-longer": [0], "q-after": [0]}
+
+    def test_robustness__is_of_the_very_model_that_was_fine_tuned(self, tmp_path: Path) -> None:
+        splits, folder = halves(8), tmp_path / "finetuned"
+        (cell,) = _cells_of([Run(export(tmp_path / "run", splits=splits))], None, evaluators())
+        options = {"finetune": {"epochs": 1}, "robustness": {"of": "finetuned"}}
+
+        def asked(options: dict[str, Any]) -> Any:
+            judge = Judge(evaluators(**options), EvalRecipe(), Images(splits, Console()), False, Console())
+            return judge._requests(cell, folder)["robustness"]
+
+        assert asked(options)["model"] is None
+        export(folder, splits=splits, finetuned="run")
+        first = asked(options)
+        export(folder, splits=splits, finetuned="run", weights=1)
+        assert asked(options) != first
+        assert asked({"robustness": {"of": "probe"}})["penalties"] == list(PENALTIES)
 
     def test_finetuned__is_no_recipe_of_a_comparison(self, tmp_path: Path) -> None:
         folder = export(tmp_path / "a-finetuned", "init_from=runs/a", splits=halves(8), finetuned="run")

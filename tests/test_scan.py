@@ -205,6 +205,10 @@ class TestScan:
         samples = {identity(each): values + number for number, each in enumerate(cells)}
         samples[identity(cells[1])] = values * (1 + 2**-9)  # the last block, pooled by the network itself, in bf16
         assert finalists_of(cells, 2, ranking("both"), samples) == {identity(cells[0]), identity(cells[2])}
+        # What all images share, such as the offset of a network as it was drawn, makes no two features the same.
+        generator = torch.Generator().manual_seed(0)
+        samples = {identity(each): 10 + 0.1 * torch.randn(8, 4, generator=generator).numpy() for each in cells}
+        assert len(finalists_of(cells, 4, ranking("both"), samples)) == 4
 
     def test_finalists__are_the_best_judged_again_on_more_images(self, evaluation: Evaluation) -> None:
         options: dict[str, Any] = {"taus": [0.1, 0.3], "criterion": "both", "quick": True}
@@ -277,6 +281,8 @@ class TestScan:
         assert stored(evaluation) == kept
         (file,) = evaluation.run.folder.glob("eval/scan-*.json")
         assert json.loads(file.read_text())["encoder"] == "random_network"
+        scan(evaluation, **{**QUICK, "blocks": ("stem",)}, encoder="random_network")
+        assert len(list(file.parent.glob("scan-*.json"))) == 2  # another question
         with pytest.raises(UserError, match="chosen for random_network is not stored"):
             scan(evaluation, **QUICK, encoder="random_network", write=True)
 

@@ -179,6 +179,20 @@ def test_edge_of_the_grid__is_said(make_blobs) -> None:
     assert strong.penalty[0] in (1e4, 1e3, 100.0)
 
 
+def test_rare_class__is_found_where_strong_penalties_see_the_frequent_one_alone(make_embeddings) -> None:
+    generator = np.random.default_rng(0)
+
+    def rare(count: int):  # type: ignore[no-untyped-def]
+        labels = (generator.random(count) < 0.05).astype(np.int64)
+        features = generator.normal(size=(count, 16)).astype(np.float32)
+        features[:, 0] += 3 * labels
+        return make_embeddings(features, labels)
+
+    result = evaluate_linear(rare(2000), rare(2000), validation=rare(1000), device="cpu")
+    assert max(result.penalty) < 1.0
+    assert result.top1 > 97.5  # of 95 %, which all strong penalties give
+
+
 def test_order_of_penalties__does_not_matter(make_blobs) -> None:
     train, test = make_blobs(30, spread=2.0), make_blobs(20, spread=2.0, seed=1)
     one = evaluate_linear(train, test, penalties=(1e-3, 1.0, 1e-1), **CPU)
