@@ -63,6 +63,17 @@ def _settings(module: nn.Module) -> dict[str, str]:
 
 
 def _describe(value: Any) -> str:
+    # Printed, a large array would be abbreviated.
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        content = array.reshape(-1).view(torch.uint8).numpy().tobytes()
+        return f"{array.dtype} {tuple(array.shape)} {hashlib.sha256(content).hexdigest()}"
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, dict):
+        return repr({_describe(key): _describe(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return f"{type(value).__name__} {[_describe(item) for item in value]}"
     # A lambda or local function is not known by its name; its repr, an address, makes the entry
     # unfindable in another process, which is slow where the alternative is wrong.
     if callable(value) and hasattr(value, "__qualname__") and "<" not in value.__qualname__:

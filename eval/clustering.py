@@ -65,7 +65,7 @@ def evaluate_clustering(
 
     Args:
         embeddings: Those of label -1 are left out.
-        clusters: K; default the number of classes.
+        clusters: K; default the number of classes that the images have.
         starts: Of k-means, by k-means++.
         num_classes: Number of classes; default the highest label and one.
         seed: Of the starts.
@@ -79,7 +79,7 @@ def evaluate_clustering(
 
     given = embeddings.labelled()
     num_classes = count_classes(given, None, given, num_classes, evaluator="clustering")
-    count = clusters if clusters is not None else num_classes
+    count = clusters if clusters is not None else len(np.unique(given.labels))
     for name, value in (("clusters", count), ("starts", starts)):
         if value < 1:
             raise UserError(f"{name} is {value}; at least 1 is needed.")

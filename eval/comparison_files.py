@@ -47,6 +47,7 @@ class CellResults:
         label: The method's.
         seed: Of everything.
         scores: Top-1 in percent by the key of the column.
+        steps: What each changes by with one image more, in points.
         facts: What its encoder is and cost, as ``facts.json`` has it.
         results: The results by evaluator.
         losses: The training curve, ``(share of the training, loss)``; empty where it is not there.
@@ -55,6 +56,7 @@ class CellResults:
     label: str
     seed: int
     scores: Mapping[str, float]
+    steps: Mapping[str, float]
     facts: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Any]]
     losses: Curve
@@ -107,6 +109,10 @@ class Comparison:
         """The accuracies of a method in a column."""
         return {cell.seed: cell.scores[key] for cell in self.of(label) if key in cell.scores}
 
+    def step(self, key: str) -> float:
+        """What an accuracy of a column changes by with one image more, in points."""
+        return max((cell.steps[key] for cell in self.cells if key in cell.steps), default=0.0)
+
 
 def read_comparison(folder: Path) -> Comparison:
     """Reads what ``lightly_prg.comparison`` writes.
@@ -127,12 +133,12 @@ def read_comparison(folder: Path) -> Comparison:
             if (files / f"{name}.json").is_file()
         }
         facts = read_json(files / "facts.json")["result"] if (files / "facts.json").is_file() else {}
-        scores = {}
-        for column, top1 in _scores(results):
+        scores, steps = {}, {}
+        for column, top1, images in _scores(results):
             columns.setdefault(column.key, column)
-            scores[column.key] = top1
+            scores[column.key], steps[column.key] = top1, 100.0 / images
         losses = _read_losses(_path(folder, entry["run"]) / "metrics.csv")
-        cells.append(CellResults(entry["label"], int(entry["seed"]), scores, facts, results, losses))
+        cells.append(CellResults(entry["label"], int(entry["seed"]), scores, steps, facts, results, losses))
     if not cells:
         raise UserError(f"{folder} holds no results yet.")
     order = {label: index for index, label in enumerate(about["methods"])}
@@ -154,27 +160,36 @@ def _path(folder: Path, run: str) -> Path:
     return inside if inside.is_dir() else Path(run)
 
 
-def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, float]]:
+def _scores(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Column, float, int]]:
+    """Every accuracy, and the number of times that an image was judged for it."""
     for name, result in results.items():
         if name == "knn":
-            yield Column("knn", "k-NN", _SPACE.join(("k", "=", f"{result['k']}"))), result["top1"]
+            yield Column("knn", "k-NN", _SPACE.join(("k", "=", f"{result['k']}"))), result["top1"], result["num_test"]
         elif name == "linear":
-            yield Column("linear", "linear"), result["top1"]
+            yield Column("linear", "linear"), result["top1"], result["num_test"]
         elif name == "few_shot":
             labels = int(result["labels"])
-            yield Column("few_shot", "linear, few labels", f"{labels} per class"), result["top1"]
+            column = Column("few_shot", "linear, few labels", f"{labels} per class")
+            yield column, result["top1"], result["num_test"] * result["draws"]
         elif name == "finetune":
-            yield Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"), result["top1"]
+            yield (
+                Column("finetune", "fine-tuned", f"{result['num_train']:,} labels"),
+                result["top1"],
+                result["num_test"],
+            )
         elif name == "robustness":
             of = "fine-tuned" if result.get("of") == "finetuned" else "linear probe"
-            yield Column("robustness", "corrupted images", of), round(100.0 - result["mean_corruption_error"], 4)
+            images, kinds = result["num_corrupted"], sum(map(len, result["error"].values()))
+            column = Column("robustness", "corrupted images", of)
+            yield column, round(100.0 - result["mean_corruption_error"], 4), images * kinds
             if (clean := number(result.get("clean_top1"))) is not None:
                 # A draw of images has an accuracy of its own, which the corruptions have to be seen beside.
-                yield Column("clean", "the same, clean", f"{result['num_test']:,} images"), clean
+                yield Column("clean", "the same, clean", f"{result['num_test']:,} images"), clean, result["num_test"]
         elif name == "common_dimension":
             detail = f"PCA to {result['dimension']}"
-            yield Column("pca_knn", "k-NN", detail), result["knn"]["top1"]
-            yield Column("pca_linear", "linear", detail), result["linear"]["top1"]
+            nearest, probe = result["knn"], result["linear"]
+            yield Column("pca_knn", "k-NN", detail), nearest["top1"], nearest["num_test"]
+            yield Column("pca_linear", "linear", detail), probe["top1"], probe["num_test"]
 
 
 def _check_counts(cells: list[CellResults]) -> None:

@@ -63,7 +63,9 @@ def mean_of(values: Sequence[float]) -> Mean:
     return Mean(mean, math.sqrt(variance), len(values))
 
 
-def paired_difference(method: Mapping[int, float], reference: Mapping[int, float]) -> PairedDifference | None:
+def paired_difference(
+    method: Mapping[int, float], reference: Mapping[int, float], *, step: float = 0.0
+) -> PairedDifference | None:
     """The difference of two methods over the seeds that both have; None where they share none.
 
     The same seed means the same images to train on, to validate on and to draw labels from, so the differences
@@ -72,6 +74,8 @@ def paired_difference(method: Mapping[int, float], reference: Mapping[int, float
     Args:
         method: Accuracies by seed.
         reference: Likewise.
+        step: What values are rounded to, such as one image of those that are judged. The deviation over the seeds is
+            taken to be at least what rounding leaves: equal differences of a few seeds are no certainty.
     """
     from scipy.stats import t
 
@@ -81,7 +85,8 @@ def paired_difference(method: Mapping[int, float], reference: Mapping[int, float
     mean = mean_of(list(by_seed.values()))
     if mean.deviation is None:
         return PairedDifference(mean.mean, None, None, by_seed)
-    error = mean.deviation / math.sqrt(mean.count)
+    # Rounding moves each of two values by a uniform part of a step, whose variance is a twelfth.
+    error = max(mean.deviation, step / math.sqrt(6.0)) / math.sqrt(mean.count)
     factor = float(t.ppf(0.5 + CONFIDENCE / 2, mean.count - 1))
     return PairedDifference(mean.mean, error, factor * error, by_seed)
 

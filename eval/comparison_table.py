@@ -78,7 +78,7 @@ def table_rows(comparison: Comparison) -> list[TableRow]:
         by_seed = {key: values for key, values in by_seed.items() if values}
         differences = {}
         for key, values in by_seed.items() if label != reference else ():
-            difference = paired_difference(values, comparison.by_seed(reference, key))
+            difference = paired_difference(values, comparison.by_seed(reference, key), step=comparison.step(key))
             if difference is not None:
                 differences[key] = difference
         rows.append(

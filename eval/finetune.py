@@ -102,6 +102,7 @@ def finetune(
     learning_rates: Sequence[float] | None = None,
     ema_decay: float | None = None,
     labels: int | float | None = None,
+    horizontal_flip: bool = True,
     num_classes: int | None = None,
     extra_loss: ExtraLoss | None = None,
     parameter_groups: ParameterGroups | None = None,
@@ -140,6 +141,7 @@ def finetune(
         ema_decay: Largest decay of an average of the weights, which is then classified with and returned; it starts
             small, as ``lightly_prg.ema.EMA`` does. Default: the preset's.
         labels: None for all; n for n of each class; a share in (0, 1) for that of each class.
+        horizontal_flip: Whether images may be mirrored, as the preset says; False: digits and letters may not.
         num_classes: Number of classes; default the highest label and one.
         extra_loss: ``(encoder, images, step)`` to a scalar that is added to the loss, for example a share of the loss
             of pretraining; the images are those that the encoder sees, augmented and in [0, 1].
@@ -170,6 +172,8 @@ def finetune(
     settings = preset_by_name(preset)
     if ema_decay is not None:
         settings = dataclasses.replace(settings, ema_decay=ema_decay)
+    if not horizontal_flip:
+        settings = dataclasses.replace(settings, horizontal_flip=False)
     epochs = settings.epochs if epochs is None else epochs
     batch_size = settings.batch_size if batch_size is None else batch_size
     grid = sorted(set(settings.grid(batch_size) if learning_rates is None else learning_rates))

@@ -27,10 +27,13 @@ class FeatureStandardiser(nn.Module):
 
     Args:
         dimension: D.
+        momentum: Least share of a batch in the running statistics; 0 averages over all batches, for an encoder that is
+            frozen.
     """
 
-    def __init__(self, dimension: int) -> None:
+    def __init__(self, dimension: int, *, momentum: float = _MOMENTUM) -> None:
         super().__init__()
+        self.momentum = momentum
         self.mean: Tensor
         self.variance: Tensor
         self.batches: Tensor
@@ -45,7 +48,7 @@ class FeatureStandardiser(nn.Module):
             mean, variance = features.mean(0), features.var(0, correction=0)
             with torch.no_grad():
                 self.batches += 1
-                share = (1.0 / self.batches).clamp(min=_MOMENTUM)
+                share = (1.0 / self.batches).clamp(min=self.momentum)
                 self.mean.lerp_(mean.detach(), share)
                 self.variance.lerp_(variance.detach(), share)
         floor = _FLOOR * variance.mean() + _TINY

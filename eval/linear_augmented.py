@@ -17,6 +17,7 @@ from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.divisible import DivisibleDataset, labelled
 from lightly_prg.eval.embed import PRECISIONS, embed, evaluation_mode
 from lightly_prg.eval.embeddings import Embeddings
+from lightly_prg.eval.heads import FeatureStandardiser
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.randomness import generator_for
@@ -98,9 +99,9 @@ def evaluate_linear_augmented(
     validation images. The test set is classified once, by the chosen head, and chooses nothing.
 
     As in MAE (arXiv 2111.06377, appendix A.1), the features are standardised by a batch normalisation without
-    parameters: by the statistics of the batch in training, and by their mean over all of training in validation and
-    test. Validation and test images are not augmented. The heads start from zero, so that only the order and the
-    augmentation are drawn. The last incomplete batch of an epoch is left out.
+    parameters, here of features of any scale: by the statistics of the batch in training, and by their mean over all
+    of training in validation and test. Validation and test images are not augmented. The heads start from zero, so
+    that only the order and the augmentation are drawn. The last incomplete batch of an epoch is left out.
 
     Images of label -1 are left out everywhere. The encoder is in evaluation mode, without gradients, and comes back as
     it was given.
@@ -213,8 +214,8 @@ class _Heads:
     def __init__(
         self, dimension: int, num_classes: int, learning_rates: Sequence[float], steps: int, device: torch.device
     ) -> None:
-        # A momentum of None averages over all batches: a frozen encoder's features do not drift.
-        self._norm = nn.BatchNorm1d(dimension, eps=1e-6, momentum=None, affine=False, device=device)
+        # Features of a frozen encoder do not drift, and may be of any scale.
+        self._norm = FeatureStandardiser(dimension, momentum=0.0).to(device)
         self._weights = [torch.zeros(num_classes, dimension, device=device) for _ in learning_rates]
         self._biases = [torch.zeros(num_classes, device=device) for _ in learning_rates]
         groups: list[dict[str, Any]] = [

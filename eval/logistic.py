@@ -16,6 +16,7 @@ _MEMORY = 20  # pairs of steps that L-BFGS keeps
 # Stop where an iteration lowers the loss by less: what float32 resolves, or float64 needs.
 _LOSS_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-15}
 _CHOOSING_TOLERANCE = 2e-6
+_SCORES = 1 << 25  # samples times classes at a time: of a million images in a thousand classes all would take gigabytes
 _GRADIENT_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
 
 
@@ -166,24 +167,37 @@ class _Problem:
 
     def loss(self, weight: Tensor, bias: Tensor, penalty: float) -> tuple[float, Tensor, Tensor]:
         """The objective and its gradients; sums over samples and classes are in float64."""
-        errors = self.log_probabilities(weight, bias)
-        chosen = errors.gather(0, self.targets)
         count = self.targets.numel()
-        loss = -chosen.sum(dtype=torch.float64) / count + penalty / 2 * weight.square().sum()
-        errors = errors.exp_()  # d loss / d scores: probabilities less the one-hot targets
-        errors.scatter_add_(0, self.targets, torch.full_like(chosen, -1.0))
-        weight_gradient = (self.columns @ errors.T.contiguous()).T.double() / count + penalty * weight
-        return float(loss), weight_gradient, errors.sum(dim=1, dtype=torch.float64) / count
+        loss = penalty / 2 * weight.square().sum()
+        weight_gradient, bias_gradient = penalty * weight, torch.zeros_like(bias)
+        for columns, targets in self.parts():
+            errors = self.log_probabilities(weight, bias, columns)
+            chosen = errors.gather(0, targets)
+            loss -= chosen.sum(dtype=torch.float64) / count
+            errors = errors.exp_()  # d loss / d scores: probabilities less the one-hot targets
+            errors.scatter_add_(0, targets, torch.full_like(chosen, -1.0))
+            weight_gradient += (columns @ errors.T.contiguous()).T.double() / count
+            bias_gradient += errors.sum(dim=1, dtype=torch.float64) / count
+        return float(loss), weight_gradient, bias_gradient
 
     def curvature(self, weight: Tensor, bias: Tensor) -> float:
         """Mean of p (1 - p) over samples and classes."""
-        p = self.log_probabilities(weight, bias).exp_()
-        return max(float((p * (1 - p)).mean()), 1e-8)
+        total = 0.0
+        for columns, targets in self.parts():
+            p = self.log_probabilities(weight, bias, columns).exp_()
+            total += float((p * (1 - p)).mean()) * targets.numel()
+        return max(total / self.targets.numel(), 1e-8)
 
-    def log_probabilities(self, weight: Tensor, bias: Tensor) -> Tensor:
-        """Of every class for every sample: ``(C, N)``."""
-        dtype = self.columns.dtype
-        return torch.addmm(bias.to(dtype)[:, None], weight.to(dtype), self.columns).log_softmax(dim=0)
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features ``(D, n)`` and targets ``(1, n)`` of so many samples that their scores fit into memory."""
+        size = max(1, _SCORES // self.num_classes)
+        return zip(torch.split(self.columns, size, dim=1), torch.split(self.targets, size, dim=1), strict=True)
+
+    @staticmethod
+    def log_probabilities(weight: Tensor, bias: Tensor, columns: Tensor) -> Tensor:
+        """Of every class for every sample: ``(C, n)``."""
+        dtype = columns.dtype
+        return torch.addmm(bias.to(dtype)[:, None], weight.to(dtype), columns).log_softmax(dim=0)
 
 
 def _span(features: Tensor) -> tuple[Tensor, Tensor]:

@@ -109,12 +109,14 @@ class Probe:
             if best_so_far > least and all(accuracy < best_so_far for accuracy in accuracies[-_PATIENCE:]):
                 break
         best = int(np.argmax(accuracies))  # the first, that is the strongest, of equal ones
-        fit = fits[best]
+        fit, classes = fits[best], data.classes
         del held, fits
         if refit is not None:
             del data  # before its successor, which is as large
             data = FitData.of(refit, self.device)
-        (fit,) = self._fits(data, (fit.penalty,), start=fit)  # to the end
+        # A class that validation images alone have was not fitted yet: then nothing is there to start from.
+        start = fit if torch.equal(classes, data.classes) else None
+        (fit,) = self._fits(data, (fit.penalty,), start=start)  # to the end
         return ChosenFit(data, fit, accuracies[best], _at_edge(accuracies, best))
 
     def _fits(

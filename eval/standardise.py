@@ -29,12 +29,18 @@ class Standardiser:
 
     @classmethod
     def of(cls, parts: Sequence[Features]) -> Standardiser:
-        """Measures the features ``(N, D)`` of all parts together."""
+        """Measures the features ``(N, D)`` of all parts together.
+
+        Raises:
+            FloatingPointError: If a feature is not finite.
+        """
         count = sum(len(part) for part in parts)
         dimension = parts[0].shape[1]
         mean, variance = np.zeros(dimension), np.zeros(dimension)
         for chunk in _chunks(parts):
             mean += chunk.sum(axis=0) / count
+        if not np.isfinite(mean).all():
+            raise FloatingPointError("The features hold NaN or infinity.")
         for chunk in _chunks(parts):
             variance += np.square(chunk - mean).sum(axis=0) / count
         deviation = np.sqrt(variance)
@@ -52,6 +58,9 @@ class Standardiser:
             dtype: Of the result.
             device: Of the result.
             by_feature: Whether it lies in memory feature by feature, in place of image by image.
+
+        Raises:
+            FloatingPointError: If a feature is not finite.
         """
         rows = sum(len(part) for part in parts)
         if by_feature:
@@ -60,6 +69,8 @@ class Standardiser:
             result = torch.empty(rows, len(self.mean), dtype=dtype)
         done = 0
         for chunk in _chunks(parts):
+            if not np.isfinite(chunk.sum()):
+                raise FloatingPointError("The features hold NaN or infinity.")
             chunk = (chunk - self.mean) * self.scale
             result[done : done + len(chunk)] = torch.from_numpy(chunk)
             done += len(chunk)

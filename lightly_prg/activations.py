@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
+
+from lightly_prg.pooling import channels_first
 
 
 def hooked_output(network: nn.Module, block: str, *inputs: Any) -> Tensor:
@@ -21,16 +23,17 @@ def hooked_outputs(
     Args:
         network: Any module.
         blocks: Names in ``network.named_modules()``.
-        inputs: What the network takes.
+        inputs: What the network takes, images last.
         missing_ok: Whether modules that gave no tensor are left out instead of refused.
 
     Returns:
-        The output, and ``{name: tensor}``: of several tensors the first, of several runs the last.
+        The output, and ``{name: tensor}``: of several tensors the first, of several runs the last; ``(B, C, h, w)``
+        where the network has ``(B, h, w, C)``.
 
     Raises:
         ValueError: If there is no module of such a name, or it gave no tensor.
     """
-    modules = dict(network.named_modules())
+    modules, plain_call = dict(network.named_modules()), cast(Any, network)._call_impl
     for block in blocks:
         if not block or block not in modules:
             names = ", ".join(name for name in modules if name)
@@ -48,11 +51,12 @@ def hooked_outputs(
 
     handles = [modules[block].register_forward_hook(keep(block)) for block in blocks]
     try:
-        output = network(*inputs)
+        # A compiled network that ran before does not know the hooks: its plain call does.
+        output = plain_call(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-    found = {block: seen[block] for block in blocks if isinstance(seen.get(block), Tensor)}
+    found = {block: channels_first(seen[block], inputs[-1]) for block in blocks if isinstance(seen.get(block), Tensor)}
     for block in blocks:
         if block not in found and not missing_ok:
             raise ValueError(f"Block {block!r} gave no tensor when the network ran.")

@@ -31,6 +31,7 @@ from lightly_prg.flow_comparison import IMAGES, compare_samples, round_trip_erro
 from lightly_prg.former_run import former_run_kept
 from lightly_prg.hardware import decoding_workers
 from lightly_prg.models import LoRA
+from lightly_prg.module_state import state_to_save
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import FinetuneRecipe, Recipe
 from lightly_prg.rereading import reread
@@ -123,12 +124,26 @@ def finetune_run(
             data=evaluation.description["data"],
             # From scratch, nothing of the pretraining is in its weights.
             training=evaluation.description["training"] if encoder == "run" else {"epochs": 0, "steps": 0},
-            extra={"finetuned": {key: content[key] for key in _FINETUNED}},
+            extra={
+                "finetuned": {key: content[key] for key in _FINETUNED},
+                **_chosen_on(evaluation, settings, result, split=split),
+            },
         )
         target.write_result("finetune", {**content, "encoder": "run"}, own_options=True)
         if keeps_flow:
             compare_samples(original, trained, seed=source.recipe.seed, figures=target.figures)
     return target, content
+
+
+def _chosen_on(
+    evaluation: Evaluation, settings: FinetuneRecipe, result: FinetuneResult, *, split: str
+) -> dict[str, dict[str, str]]:
+    """The images that chose the feature and the learning rate, and cannot judge the model any more."""
+    chosen: dict[str, str] = dict(evaluation.description.get("chosen_on", {})) if settings.feature is None else {}
+    searched = len(result.options["learning_rates"]) > 1
+    if searched and split == "test" and len(evaluation.splits.validation):
+        chosen["learning rate"] = "validation"
+    return {"chosen_on": chosen} if chosen else {}
 
 
 def finetune_encoder(
@@ -170,6 +185,7 @@ def finetune_encoder(
             learning_rates=settings.learning_rates,
             ema_decay=settings.ema_decay,
             labels=int(labels) if labels is not None and labels >= 1 else labels,
+            horizontal_flip=evaluation.run.recipe.mirrors,
             num_classes=evaluation.splits.train.num_classes,
             extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),
             seed=seed,
@@ -198,9 +214,8 @@ def _recipe_of(
 
 
 def _write_head(run: Run, head: nn.Module, *, num_classes: int) -> None:
-    state = {key: value.contiguous().cpu() for key, value in head.state_dict().items()}
     with replacing(run.folder / "head.safetensors") as temporary:
-        save_file(state, temporary)
+        save_file(state_to_save(head), temporary)
         checksum = file_crc32(temporary)
     write_json(
         run.folder / "head.json",
@@ -242,12 +257,19 @@ def load_classifier(folder: str | Path, *, trust: bool = False) -> FineTuned:
     return FineTuned(encoder, head).eval()
 
 
-def classifier_of(evaluation: Evaluation, name: EncoderName = "run") -> nn.Module:
-    """What classifies for an encoder: its fine-tuned head, or else a linear probe fitted on training features."""
+def classifier_of(evaluation: Evaluation, name: EncoderName = "run", *, split: str) -> nn.Module:
+    """What classifies for an encoder: its fine-tuned head, or else a linear probe fitted on training features.
+
+    Args:
+        evaluation: The run and its data.
+        name: The run's encoder or a control.
+        split: What is to be judged: the probe chooses its penalty on validation images, and is fitted on them too,
+            unless they are what it is judged by.
+    """
     if name == "run" and (evaluation.run.folder / "head.json").is_file():
         return load_classifier(evaluation.run.folder, trust=evaluation.trust)
     train, validation = evaluation.embeddings(name, "train"), None
-    if len(evaluation.splits.validation):
+    if split == "test" and len(evaluation.splits.validation):
         validation = evaluation.embeddings(name, "validation")
     encoder = evaluation.encoder(name)
     return fit_probe(train, validation, encoder=encoder, seed=evaluation.run.recipe.seed, device=str(evaluation.target))
@@ -266,20 +288,26 @@ def robustness(
     Args:
         evaluation: The run and its data.
         name: The run's encoder or a control.
-        split: Which images; default the recipe's.
-        folder: Official files such as CIFAR-10-C, in place of computed corruptions.
+        split: Which images; default the recipe's, or ``test`` with ``folder``.
+        folder: Official files such as CIFAR-10-C, in place of computed corruptions. They are of the test images.
         max_images: At most this many, drawn at random.
 
     Returns:
         The result as it was written, and the figures.
+
+    Raises:
+        UserError: If other images than those of the test set are to stand beside official files.
     """
     from lightly_prg.eval.plot_robustness import plot_corruptions, plot_robustness
 
-    split = split if split is not None else evaluation.run.recipe.eval.split
+    if split is None:
+        split = evaluation.run.recipe.eval.split if folder is None else "test"
+    if folder is not None and split != "test":
+        raise UserError(f"The files of {folder} are corrupted test images, beside which {split} images say nothing.")
     images = evaluation.images(split)
     if folder is None:
         check_size(images.image_size, images.image_size)  # before a probe is fitted
-    classifier = classifier_of(evaluation, name)
+    classifier = classifier_of(evaluation, name, split=split)
     with evaluation.console.task("classifying corrupted images", 1) as update:
         result = evaluate_robustness(
             classifier.to(evaluation.target),

@@ -72,6 +72,12 @@ class EMA(nn.Module):
         self.updates.add_(1)
         self._updates += 1
 
+    @torch.no_grad()
+    def start_at(self, source: nn.Module) -> None:
+        """Takes over all weights where nothing was averaged yet: they may have been loaded since this copy was made."""
+        if self._updates == 0:
+            self.module.load_state_dict(source.state_dict())
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the averaged network."""
         return self.module(*args, **kwargs)

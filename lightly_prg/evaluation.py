@@ -273,6 +273,7 @@ class Evaluation:
                 self.images(split),
                 validation=self.images("validation") if has_validation else None,
                 epochs=epochs if epochs is not None else 20,
+                horizontal_flip=self.run.recipe.mirrors,
                 seed=self.run.recipe.seed,
                 num_classes=self.splits.train.num_classes,
                 device=str(self.target),

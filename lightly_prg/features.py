@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lightly_prg.activations import hooked_output
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
+from lightly_prg.flow.solver import path_of
 from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.pooling import pool
 from lightly_prg.recipe import FeatureSpec, OdeSpec
@@ -105,7 +106,7 @@ class PRGEncoder(nn.Module):
 
     Args:
         velocity: Velocity network ``(tau, x) -> dx/dtau``; any callable works, a block feature needs an ``nn.Module``.
-        path: The path it was trained on.
+        path: The path it was trained on. Default: what the network declares as its ``path``, else the linear one.
         ode: How the ODE is integrated.
         feature: Where the embedding is read. Default: the state at the noise end, the paper's.
         input_shape: ``(C, H, W)`` of the images; taken from ``velocity.input_shape`` where it has one.
@@ -137,7 +138,8 @@ class PRGEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         self.velocity = velocity
-        self.path = path if path is not None else LinearPath()
+        declared = path_of(velocity)
+        self.path = path if path is not None else declared if declared is not None else LinearPath()
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="state", tau=1.0, pool="flatten")
         shape = input_shape if input_shape is not None else getattr(velocity, "input_shape", None)

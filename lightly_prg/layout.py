@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def laid_out(images: Tensor) -> Tensor:
+    """Images ``(B, C, H, W)`` as convolutions like them; on MPS as they are, see ``fast_layout``."""
+    return images if images.device.type == "mps" else images.contiguous(memory_format=torch.channels_last)
 
 
 def fast_layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def device_of(network: Any) -> torch.device:
@@ -17,6 +17,18 @@ def device_of(network: Any) -> torch.device:
         return torch.device("cpu")
     tensors = itertools.chain(network.parameters(), network.buffers())
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+def state_to_save(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module for a file that knows no sharing: of weights that have two names each gets a copy."""
+    state: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in module.state_dict().items():
+        value = value.detach().contiguous().cpu()
+        place = value.untyped_storage().data_ptr()
+        state[name] = value.clone() if place in seen else value
+        seen.add(place)
+    return state
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightly_prg.activations import hooked_output
 from lightly_prg.module_state import device_of, evaluating
-from lightly_prg.pooling import pool
+from lightly_prg.pooling import channels_first, pool
 from lightly_prg.recipe import NetworkFeature
 
 
@@ -93,7 +93,8 @@ class NetworkEncoder(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """The same for images that are normalised already."""
-        features = pool(self._read(self.resized(x)).float(), self.feature.pool)
+        x = self.resized(x)
+        features = pool(channels_first(self._read(x), x).float(), self.feature.pool)
         self._embedding_dim = features.shape[1]
         return features
 

@@ -45,6 +45,22 @@ def pool(values: Tensor, kind: str) -> Tensor:
     return F.adaptive_avg_pool2d(values, cells).flatten(1)
 
 
+def channels_first(values: Tensor, x: Tensor) -> Tensor:
+    """An activation ``(B, h, w, C)``, as Swin's stages and ConvNeXt's norms give it, as ``(B, C, h, w)``.
+
+    Told by its shape: of a square input the two equal sides are those of the image. Where all three are equal, and of
+    an input that is not square, it is taken as it is.
+
+    Args:
+        values: The activation.
+        x: What the network was given, ``(B, C, H, W)``.
+    """
+    if values.ndim != 4 or x.ndim != 4 or x.shape[2] != x.shape[3]:
+        return values
+    first, second, third = values.shape[1:]
+    return values.permute(0, 3, 1, 2) if first == second != third else values
+
+
 def fitting_pool(values: Tensor, kind: str) -> str:
     """The pool itself, or the finest grid that an activation has where ``grid:N`` is finer than that.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from lightly_prg.diffusers_folder import image_shape, is_hub_id, open_diffusers_folder
 from lightly_prg.errors import UserError
@@ -215,6 +215,13 @@ class FinetuneRecipe(Section):
     feature: dict[str, Any] | None = None
     ode: dict[str, Any] | None = None
 
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_an_amount(cls, labels: float | None) -> float | None:
+        if labels is not None and labels >= 1 and not float(labels).is_integer():
+            raise ValueError("labels: a whole number of each class, or a share below 1")
+        return labels
+
     @model_validator(mode="after")
     def _beta_keeps_what_is_trained(self) -> FinetuneRecipe:
         if self.mode == "head" and self.beta > 0.0:
@@ -277,6 +284,11 @@ class Recipe(Section):
     def is_trained_here(self) -> bool:
         """Whether there is anything to train: not what was trained elsewhere, nor a network left as it was drawn."""
         return self.train.epochs > 0 and not isinstance(self.method, PretrainedRecipe | GeneratorRecipe)
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a mirrored image still shows the same thing, as far as the recipe knows: of digits it does not."""
+        return bool(getattr(getattr(self.method, "augment", None), "horizontal_flip", True))
 
     def to_yaml(self) -> str:
         """The fully resolved recipe; ``parse_recipe`` reads it back to an equal one."""

@@ -314,7 +314,7 @@ def shipped_comparisons() -> dict[str, str]:
 
 
 def check_choice(run: Run, split: str) -> None:
-    """Refuses a run whose feature was chosen by a scan on the images that are to judge it.
+    """Refuses a run whose feature, or learning rate of fine-tuning, was chosen on the images that are to judge it.
 
     Args:
         run: A run folder; one that is none passes.
@@ -323,19 +323,29 @@ def check_choice(run: Run, split: str) -> None:
     Raises:
         UserError: If it was.
     """
-    file = run.folder / "eval" / "scan.json"
-    if not (run.recipe_file.is_file() and file.is_file()):
+    if not run.recipe_file.is_file():
         return
+    noted = run.description.get("chosen_on") if run.encoder_file.is_file() else None
+    for what, chosen_on in (noted if isinstance(noted, dict) else _scanned_on(run)).items():
+        if chosen_on == split:
+            raise UserError(
+                f"{run.folder}: its {what} was chosen on the {split} images, which therefore cannot judge it. "
+                "Compare on the other split."
+            )
+
+
+def _scanned_on(run: Run) -> dict[str, str]:
+    """What older versions wrote beside the run alone: the split of the scan that chose its feature."""
+    file = run.folder / "eval" / "scan.json"
+    if not file.is_file():
+        return {}
     scanned = read_json(file)
     written, feature = scanned.get("written"), getattr(run.recipe.method, "feature", None)
-    if not isinstance(written, dict) or feature is None or scanned.get("judged_on") != split:
-        return
+    if not isinstance(written, dict) or feature is None:
+        return {}
     held = feature.model_dump(mode="json")
-    if all(held.get(key) == value for key, value in written.get("feature", {}).items()):
-        raise UserError(
-            f"{run.folder}: the feature was chosen by a scan on the {split} images, which therefore cannot judge it. "
-            "Compare on the other split."
-        )
+    chosen = all(held.get(key) == value for key, value in written.get("feature", {}).items())
+    return {"feature": str(scanned.get("judged_on"))} if chosen else {}
 
 
 def is_comparison(source: str) -> bool:

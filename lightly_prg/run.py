@@ -37,6 +37,7 @@ from lightly_prg.files import (
     write_json,
     write_text,
 )
+from lightly_prg.module_state import state_to_save
 from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ class Run:
 
         recipe = self.recipe
         assert encoder.input_shape is not None
-        state = {key: value.contiguous().cpu() for key, value in encoder.network.state_dict().items()}
+        state = state_to_save(encoder.network)
         with replacing(self.weights_file) as temporary:
             save_file(state, temporary)
             checksum = file_crc32(temporary)

@@ -256,7 +256,7 @@ def scan(
         written=None,
     )
     if best is not None:
-        evaluation, written = write_choice(evaluation, best.cell)
+        evaluation, written = write_choice(evaluation, best.cell, judged_on=images.judged_on)
         if not quick:
             written |= _judge_again(evaluation, best, deciding, label_free=label_free)
         result = replace(result, written=written)

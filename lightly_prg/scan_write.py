@@ -17,7 +17,17 @@ from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
 
 # What depends on the feature; samples, round trips and other measurements of the flow do not.
-_EVALUATORS = ("knn", "linear", "linear_augmented", "finetune", "robustness", "classify")
+_EVALUATORS = (
+    "knn",
+    "linear",
+    "linear_augmented",
+    "retrieval",
+    "clustering",
+    "transfer",
+    "finetune",
+    "robustness",
+    "classify",
+)
 _ENCODERS = ("run", "random_network")  # the random network is read where the run is
 _FIGURES = ("embedding_map", "robustness")
 
@@ -34,7 +44,7 @@ def check_writable(run: Run, *, noised: bool) -> None:
         raise UserError(f"{run.folder} is fine-tuned: its head was trained on the feature that it has.")
 
 
-def write_choice(evaluation: Evaluation, cell: Cell) -> tuple[Evaluation, dict[str, Any]]:
+def write_choice(evaluation: Evaluation, cell: Cell, *, judged_on: str | None) -> tuple[Evaluation, dict[str, Any]]:
     """Stores a cell as the feature of a run: in recipe.yaml and encoder.json.
 
     The recipe's hash changes with its feature. Results of the run and of its random network that were measured with
@@ -44,6 +54,7 @@ def write_choice(evaluation: Evaluation, cell: Cell) -> tuple[Evaluation, dict[s
     Args:
         evaluation: The run.
         cell: What is stored.
+        judged_on: The split that chose it, which cannot judge it any more; None where nothing was judged.
 
     Returns:
         The evaluation of the run as it is now, and what was stored: ``feature``, ``ode_steps`` (None without a flow),
@@ -62,16 +73,19 @@ def write_choice(evaluation: Evaluation, cell: Cell) -> tuple[Evaluation, dict[s
         "ode_steps": changes["ode"].steps if "ode" in changes else None,
         "former_feature": evaluation.description["feature"],
     }
-    evaluation, moved = write_feature(evaluation, changes)
+    evaluation, moved = write_feature(evaluation, changes, chosen_on=judged_on)
     return evaluation, {**stored, "moved": moved}
 
 
-def write_feature(evaluation: Evaluation, changes: dict[str, Any]) -> tuple[Evaluation, list[str]]:
+def write_feature(
+    evaluation: Evaluation, changes: dict[str, Any], *, chosen_on: str | None = None
+) -> tuple[Evaluation, list[str]]:
     """Stores where a run is read; see ``write_choice``.
 
     Args:
         evaluation: The run.
         changes: ``feature`` and, of a flow, ``ode`` of its method.
+        chosen_on: The split that chose the feature, if one did.
 
     Returns:
         The evaluation of the run as it is now, and the names of the files that were moved aside.
@@ -81,11 +95,11 @@ def write_feature(evaluation: Evaluation, changes: dict[str, Any]) -> tuple[Eval
     """
     run = evaluation.run
     changed = run.recipe.model_copy(update={"method": run.recipe.method.model_copy(update=changes)})
-    if changed == run.recipe:
+    if changed == run.recipe and run.description.get("chosen_on", {}).get("feature") == chosen_on:
         return evaluation, []
     with run.lock():
-        moved = _move_aside(run, evaluation.description["recipe_sha256"][:8])
-        write_json(run.encoder_file, _described(run, changed, changes))
+        moved = [] if changed == run.recipe else _move_aside(run, evaluation.description["recipe_sha256"][:8])
+        write_json(run.encoder_file, _described(run, changed, changes, chosen_on))
         run.create(changed)
         now = _evaluation_of(evaluation)
         # What only the encoder knows; its description has to be there first.
@@ -94,9 +108,11 @@ def write_feature(evaluation: Evaluation, changes: dict[str, Any]) -> tuple[Eval
     return _evaluation_of(evaluation), moved
 
 
-def _described(run: Run, changed: Recipe, changes: dict[str, Any]) -> dict[str, Any]:
+def _described(run: Run, changed: Recipe, changes: dict[str, Any], chosen_on: str | None) -> dict[str, Any]:
+    before = {key: value for key, value in run.description.items() if key != "chosen_on"}
     return {
-        **run.description,
+        **before,
+        **({} if chosen_on is None else {"chosen_on": {"feature": chosen_on}}),
         "architecture": changed.method.model_dump(mode="json"),
         **{key: value.model_dump(mode="json") for key, value in changes.items()},
         "recipe_sha256": changed.sha256(),
@@ -125,4 +141,5 @@ def _depends_on_feature(file: Path) -> bool:
         content = read_json(file)
     except UserError:  # damaged: left where the report tells of it
         return False
-    return content.get("evaluator") in _EVALUATORS and content.get("encoder") in _ENCODERS
+    # That of a transfer is of the run alone, and names none.
+    return content.get("evaluator") in _EVALUATORS and content.get("encoder", "run") in _ENCODERS

@@ -202,7 +202,6 @@ def build_module(recipe: Recipe, data: Splits, *, trust: bool, init_from: str | 
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"init_from: the network of {origin} does not fit: {reason}") from None
-        module.ema.module.load_state_dict(module.network.state_dict())
     return module
 
 

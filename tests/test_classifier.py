@@ -10,11 +10,12 @@ import torch
 from tiny_images import halves
 
 from lightly_prg import load
-from lightly_prg.classifier import classifier_of, finetune_run, load_classifier, robustness
+from lightly_prg.classifier import classifier_of, finetune_encoder, finetune_run, load_classifier, robustness
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.recipe import FinetuneRecipe, finetune_settings, parse_recipe
+from lightly_prg.recipe_comparison import check_choice
 from lightly_prg.run import Run
 from lightly_prg.train import train
 
@@ -139,7 +140,55 @@ class TestRobustness:
         assert len(result["error"]) == 15
         assert all(figure.is_file() for figure in figures)
         run, _ = finetune_run(evaluation, QUICK)
-        assert type(classifier_of(Evaluation(run, data=splits(), device="cpu"))).__name__ == "FineTuned"
+        assert type(classifier_of(Evaluation(run, data=splits(), device="cpu"), split="test")).__name__ == "FineTuned"
+
+    def test_probe__is_not_fitted_on_the_images_that_it_is_judged_by(self, evaluation: Evaluation) -> None:
+        read: list[str] = []
+        embeddings = evaluation.embeddings
+
+        def noted(name: Any, split: str) -> Any:
+            read.append(split)
+            return embeddings(name, split)
+
+        evaluation.embeddings = noted  # type: ignore[assignment]
+        classifier_of(evaluation, split="validation")
+        assert read == ["train"]
+        classifier_of(evaluation, split="test")
+        assert read == ["train", "train", "validation"]
+
+    def test_official_files__are_of_the_test_images(self, evaluation: Evaluation, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="corrupted test images"):
+            robustness(evaluation, split="validation", folder=tmp_path)
+
+
+class TestChoices:
+    @pytest.mark.parametrize(("rates", "refused"), [((1e-3,), False), ((1e-3, 1e-2), True)])
+    def test_learning_rate__is_not_judged_by_what_chose_it(
+        self, evaluation: Evaluation, rates: tuple[float, ...], refused: bool
+    ) -> None:
+        run, _ = finetune_run(evaluation, QUICK.model_copy(update={"learning_rates": rates}), split="test")
+        check_choice(run, "test")
+        if refused:
+            with pytest.raises(UserError, match="learning rate was chosen on the validation images"):
+                check_choice(run, "validation")
+        else:
+            check_choice(run, "validation")
+
+    def test_digits__are_not_mirrored(self, evaluation: Evaluation) -> None:
+        recipe = evaluation.run.recipe
+        augment = recipe.method.augment.model_copy(update={"horizontal_flip": False})  # type: ignore[union-attr]
+        for changed, mirrors in ((recipe, True), (recipe.model_copy(
+            update={"method": recipe.method.model_copy(update={"augment": augment})}
+        ), False)):  # fmt: skip
+            vars(evaluation.run)["recipe"] = changed
+            result, _ = finetune_encoder(evaluation, evaluation.trained, QUICK, split="test")
+            assert result.options["preset"]["horizontal_flip"] is mirrors
+
+    def test_labels__are_a_whole_number_or_a_share(self) -> None:
+        for labels in (None, 0.5, 1, 2.0):
+            assert FinetuneRecipe(labels=labels).labels == labels
+        with pytest.raises(ValueError, match="whole number of each class"):
+            FinetuneRecipe(labels=1.5)
 
 
 class TestControls:

@@ -53,3 +53,34 @@ def test_blocks__are_prefixes_of_parameter_names() -> None:
     assert encoder.blocks == ("network.0", "network.2")  # the ReLU has no parameters
     names = [name for name, _ in encoder.named_parameters()]
     assert all(any(name.startswith(f"{block}.") for block in encoder.blocks) for name in names)
+
+
+class Turned(nn.Module):
+    """As Swin has its stages: channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 5, 2, stride=2)
+        self.stage = nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.stage(self.stem(x).permute(0, 2, 3, 1))
+        return out
+
+
+@pytest.mark.parametrize("block", [None, "stage"])
+def test_channels_last__are_pooled_over_space(block: str | None) -> None:
+    body, images = Turned(), torch.rand(2, 1, 8, 8)
+    encoder = NetworkEncoder(body, NetworkFeature(block=block), input_shape=(1, 8, 8))
+    assert encoder.embedding_dim == 5
+    torch.testing.assert_close(encoder(images), body(2 * images - 1).mean((1, 2)))
+    cells = NetworkEncoder(body, NetworkFeature(block=block, pool="grid:2"), input_shape=(1, 8, 8))(images)
+    torch.testing.assert_close(cells.view(2, 5, 2, 2)[:, :, 0, 1], body(2 * images - 1)[:, :2, 2:].mean((1, 2)))
+
+
+def test_compiled_network__is_read_after_it_ran_without_a_hook() -> None:
+    body, images = network(), torch.rand(2, 1, 8, 8)
+    expected = NetworkEncoder(body, NetworkFeature(block="1"), input_shape=(1, 8, 8))(images)
+    body.compile(backend="eager")
+    body(2 * images - 1)
+    torch.testing.assert_close(NetworkEncoder(body, NetworkFeature(block="1"), input_shape=(1, 8, 8))(images), expected)

@@ -187,7 +187,7 @@ def test_feature_chosen_by_a_scan__is_not_judged_by_the_same_images(
     method = comparison.methods[0].model_copy(update={"recipe": str(run.folder), "overrides": ()})
     if refused:
         for ask in (lambda: comparison.recipe_of(method, 0), lambda: check_choice(run, split)):
-            with pytest.raises(UserError, match="chosen by a scan on the validation images"):
+            with pytest.raises(UserError, match="its feature was chosen on the validation images"):
                 ask()
     else:
         assert comparison.recipe_of(method, 0).eval.split == split

@@ -29,6 +29,7 @@ from lightly_prg.models import UNet
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.plot_scan import plot_scan
 from lightly_prg.recipe import FeatureSpec, load_recipe, parse_recipe
+from lightly_prg.recipe_comparison import check_choice
 from lightly_prg.run import Run
 from lightly_prg.scan import ScanResult, scan
 from lightly_prg.scan_features import CellFeatures, groups_of, images_of, rows_of
@@ -339,11 +340,14 @@ class TestWrite:
             evaluation.knn(name)  # type: ignore[arg-type]
         evaluation.knn(k=3)
         evaluation.linear()
+        evaluation.retrieval()
+        evaluation.clustering()
+        evaluation.run.write_result("transfer", {"split": "test", "options": {}}, own_options=True)
         flow = {"encoder": "run", "split": "validation", "options": {}, "rmse": 0.1}  # says nothing of a feature
         evaluation.run.write_result("round_trip", flow, own_options=True)
         evaluation.map()
         before = {file.name for file in evaluation.run.folder.glob("eval/*.json")}
-        assert len(before) == 6
+        assert len(before) == 9
         result = scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)
         former = evaluation.run.folder / "eval" / "former" / old[:8]
         left = {file.name: json.loads(file.read_text()) for file in evaluation.run.folder.glob("eval/*.json")}
@@ -351,12 +355,22 @@ class TestWrite:
         assert "round_trip.json" in left
         moved = {file.name for file in former.iterdir()}
         assert moved >= {"knn.json", "linear.json", "embedding_map.png", "embedding_map-dark.png"}
-        assert len(moved) == 6
+        assert moved >= {"retrieval.json", "clustering.json", "transfer.json"}
+        assert len(moved) == 9
         assert not (evaluation.run.figures / "embedding_map.png").exists()
         assert result.written is not None
         assert set(result.written["moved"]) == moved
         again = Evaluation(Run.open(evaluation.run.folder), data=evaluation.data, device="cpu")
         assert again.knn()["recipe_sha256"] == again.run.recipe.sha256()
+
+    def test_choice__is_remembered_beyond_a_later_scan(self, evaluation: Evaluation) -> None:
+        scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)
+        fresh = Evaluation(Run.open(evaluation.run.folder), data=splits(), device="cpu")
+        scan(fresh, blocks=("middle",), taus=(0.1,))
+        run = Run.open(evaluation.run.folder)
+        check_choice(run, "test")
+        with pytest.raises(UserError, match="its feature was chosen on the validation images"):
+            check_choice(run, "validation")
 
     def test_same_choice_again__moves_nothing(self, evaluation: Evaluation) -> None:
         scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)

@@ -105,13 +105,15 @@ def _snapshot(part: Part, share: float) -> Run:
 def outcome(cells: Cells, options: BetterPretraining) -> Outcome:
     """Rank correlations over the snapshots of a run, and what the later part of the training added; both decide."""
     findings: list[Finding] = []
+    count = len({cell.kind for cell in cells.measured if cell.result["steps"] > 0})
+    step = 12.0 / (count * (count**2 - 1)) if count > 1 else 0.0  # of Spearman's correlation of so many without ties
     for key, (title, sign) in BETTER.items():
         for accuracy, pick in (("fine-tuned accuracy", _finetuned), ("linear probe", _linear)):
             decides = key == DECIDING and pick is _finetuned
             name = f"rank correlation of {title} with {accuracy}"
             for data in cells.sets:
                 by_seed = _correlations(cells, data, key, sign, pick)
-                difference = paired_difference(by_seed, dict.fromkeys(by_seed, 0.0))
+                difference = paired_difference(by_seed, dict.fromkeys(by_seed, 0.0), step=step)
                 findings += cells.finding(
                     name, data, difference, unit="rank correlation", side="above" if decides else None
                 )

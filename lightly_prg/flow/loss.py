@@ -138,11 +138,13 @@ class FlowMatchingLoss(nn.Module):
             The loss, a scalar.
 
         Raises:
-            ValueError: If ``x`` holds no batch of images, or ``noise``, ``tau`` or the network's
+            ValueError: If ``x`` holds no batch of float images, or ``noise``, ``tau`` or the network's
                 output has the wrong shape.
         """
         if x.ndim < 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty batch (B, C, H, W), got {tuple(x.shape)}.")
+        if not x.is_floating_point():
+            raise ValueError(f"x holds {x.dtype}; images as the network sees them are floats, about [-1, 1].")
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         noise = couple(x, noise, self.coupling, generator).to(x)
         if tau is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -134,7 +135,12 @@ def measure_loss_by_tau(
 
 def _batch_size(evaluation: Evaluation, coupling: str) -> int:
     recipe = evaluation.run.recipe
-    return recipe.eval.batch_size if coupling == "independent" else recipe.train.batch_size
+    if coupling == "independent":
+        return recipe.eval.batch_size
+    auxiliary = getattr(recipe.method, "auxiliary", None)
+    # Beside a second loss the flow may see a part of the batch.
+    every: int = auxiliary.flow_every if auxiliary is not None and auxiliary.is_active else 1
+    return math.ceil(recipe.train.batch_size / every)
 
 
 def _of_the_covariance(evaluation: Evaluation) -> tuple[ImageSet, bool]:

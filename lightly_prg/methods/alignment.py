@@ -14,6 +14,7 @@ from lightly_prg.activations import hooked_output
 from lightly_prg.errors import UserError
 from lightly_prg.models.pretrained_network import build_pretrained
 from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.pooling import channels_first
 from lightly_prg.recipe import AuxiliaryRecipe
 
 
@@ -46,19 +47,18 @@ class Teacher:
             images = images.expand(-1, encoder.input_shape[0], -1, -1)
         x = encoder.resized(encoder.normalize(images))
         if self.block is not None:
-            return self._as_grid(hooked_output(encoder.network, self.block, x))
+            return self._as_grid(hooked_output(encoder.network, self.block, x), x)
         if not hasattr(encoder.network, "forward_features"):
             raise UserError(f"{self.source} has no forward_features; name a block with auxiliary.teacher_block.")
         network: Any = encoder.network
-        return self._as_grid(network.forward_features(x))
+        return self._as_grid(network.forward_features(x), x)
 
-    def _as_grid(self, features: Tensor) -> Tensor:
+    def _as_grid(self, features: Tensor, x: Tensor) -> Tensor:
         if features.ndim == 3:
             patches = features[:, self._tokens_in_front(features.shape[1]) :]
             side = math.isqrt(patches.shape[1])
             features = patches.transpose(1, 2).reshape(len(features), -1, side, side)
-        elif features.ndim == 4 and getattr(self.encoder.network, "output_fmt", "NCHW") == "NHWC":  # timm's Swin
-            features = features.permute(0, 3, 1, 2)
+        features = channels_first(features, x)
         if features.ndim != 4:
             raise UserError(
                 f"{self.source} gives activations of shape {tuple(features.shape)}; patch-wise alignment needs a grid. "

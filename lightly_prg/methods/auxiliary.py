@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,10 +9,12 @@ from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
 from lightly_prg.flow import Path
+from lightly_prg.layout import laid_out
 from lightly_prg.methods.alignment import Alignment, Teacher
 from lightly_prg.methods.block_reading import ReadBlock
 from lightly_prg.methods.dispersive import dispersive_loss
 from lightly_prg.methods.view_losses import ViewLoss, projection_head
+from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.pooling import pool
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import AuxiliaryRecipe
@@ -129,21 +130,21 @@ class Auxiliary(nn.Module):
         generator = generator_for(self.seed, "auxiliary", position, device=x.device)
         tau = torch.rand(2, total, generator=generator, device=x.device)[:, mine].flatten() * (high - low) + low
         noise = torch.randn((2, total, *x.shape[1:]), generator=generator, device=x.device)[:, mine].flatten(0, 1)
-        return self.path.interpolate(x, noise, tau).contiguous(memory_format=torch.channels_last), tau
+        return laid_out(self.path.interpolate(x, noise, tau)), tau
 
     def _pooled(self, activations: Tensor) -> Tensor:
         return pool(activations.float(), self.settings.pool)
 
     @torch.no_grad()
     def _dry_run(self, velocity: nn.Module, input_shape: tuple[int, ...]) -> Tensor:
-        """The activation at a black image.
-
-        Of a copy, which takes what a run changes, such as batch statistics. It runs in the network's own mode: dropout
-        draws before the head gets its weights, so that in evaluation mode a seed would mean others.
-        """
-        found: Tensor = self.read(
-            copy.deepcopy(velocity), torch.full((1,), self.path.tau_min), torch.zeros(1, *input_shape)
-        )
+        """The activation at a black image, in evaluation mode: of one image there are no batch statistics."""
+        place = device_of(velocity)
+        with evaluating(velocity):
+            found: Tensor = self.read(
+                velocity,
+                torch.full((1,), self.path.tau_min, device=place),
+                torch.zeros(1, *input_shape, device=place),
+            )
         return found
 
     def read_flow(self, activations: Tensor, images: Tensor) -> Tensor:

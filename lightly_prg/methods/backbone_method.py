@@ -26,4 +26,4 @@ class BackboneMethod(Method):
 
     def encoder(self) -> NetworkEncoder:
         """The encoder of the averaged weights: images in [0, 1] to embeddings."""
-        return NetworkEncoder(self.ema.module, self.settings.feature, input_shape=self.input_shape).eval()
+        return NetworkEncoder(self.averaged, self.settings.feature, input_shape=self.input_shape).eval()

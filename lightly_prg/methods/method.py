@@ -16,7 +16,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
+from lightly_prg.layout import laid_out
 from lightly_prg.models import EMA
+from lightly_prg.module_state import evaluating
 from lightly_prg.recipe import TrainRecipe
 
 
@@ -89,6 +91,12 @@ class Method(LightningModule):
     def network(self) -> nn.Module:
         """The network that the encoder keeps, with the weights in training."""
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with averaged weights; before the first step with those that it has, loaded ones as well."""
+        self.ema.start_at(self.network)
+        return self.ema.module
+
     @abstractmethod
     def encoder(self) -> Any:
         """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
@@ -130,7 +138,9 @@ class Method(LightningModule):
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(views[0]))
         if not self.online_probe:
             return loss
-        features = self(views[0]).detach()
+        # In evaluation mode, so that the network's batch statistics and dropout do not know of it.
+        with torch.no_grad(), evaluating(self):
+            features = self(views[0])
         probe_loss, logs = self.online_classifier.training_step((features, batch[1]), batch_idx)
         self.log_dict(logs, sync_dist=True, batch_size=len(views[0]))
         total: Tensor = loss + probe_loss
@@ -159,6 +169,7 @@ class Method(LightningModule):
         Raises:
             UserError: With ``precision="bf16-true"`` and its like.
         """
+        self.ema.start_at(self.network)
         rounded = {weight.dtype for weight in self.network.parameters()} & {torch.bfloat16, torch.float16}
         if rounded:
             raise UserError(
@@ -222,7 +233,13 @@ class Method(LightningModule):
     ) -> None:
         """Clips to the recipe's ``clip`` where the Trainer names no limit of its own."""
         limit = gradient_clip_val if gradient_clip_val is not None else self.optimization.clip
+        # The online classifier stands aside: the norm is that of what the method trains.
+        aside = [(weight, weight.grad) for weight in self.online_classifier.parameters()]
+        for weight, _ in aside:
+            weight.grad = None
         self.clip_gradients(optimizer, gradient_clip_val=limit, gradient_clip_algorithm=gradient_clip_algorithm)
+        for weight, gradient in aside:
+            weight.grad = gradient
 
 
 def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.optim.Optimizer:
@@ -239,5 +256,4 @@ def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.
 def as_views(batch: Sequence[Any]) -> list[Tensor]:
     """The views of a batch as a list, laid out as convolutions like it; a bare tensor is one view."""
     views = batch[0] if isinstance(batch[0], list | tuple) else [batch[0]]
-    # On MPS batch norm has wrong gradients in that layout, see ``fast_layout``.
-    return [view if view.device.type == "mps" else view.contiguous(memory_format=torch.channels_last) for view in views]
+    return [laid_out(view) for view in views]

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder, extract_features
-from lightly_prg.flow import FlowMatchingLoss, Path, path_from_name
+from lightly_prg.flow import FlowMatchingLoss, LinearPath, Path, path_from_name
+from lightly_prg.flow.solver import path_of
 from lightly_prg.methods.auxiliary import Auxiliary
 from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.methods.method import Method, as_views
@@ -48,7 +49,10 @@ class PRG(Method):
         num_classes: Classes of the online classifier.
         input_shape: ``(C, H, W)`` of the images.
         backbone: Velocity network ``(tau, x) -> dx/dtau``. Default: the paper's U-Net for 32 x 32 images.
-        path: A path or its name.
+        mean: What was subtracted from the images that ``training_step`` and ``forward`` get, for each channel or for
+            all: ``encoder()`` takes them as they were before. Default: that of ``PRGTransform``; latents have 0.
+        std: What they were divided by; latents have 1.
+        path: A path or its name. Default: what the backbone declares as its ``path``, else the linear one.
         coupling: ``independent`` or ``optimal_transport``.
         tau_sampling: ``uniform``, ``logit_normal`` or ``mode``; see `FlowMatchingLoss`.
         ode: How ``forward`` integrates the ODE.
@@ -75,7 +79,9 @@ class PRG(Method):
         *,
         input_shape: Sequence[int] = (3, 32, 32),
         backbone: nn.Module | None = None,
-        path: Path | str = "linear",
+        mean: float | Sequence[float] = 0.5,
+        std: float | Sequence[float] = 0.5,
+        path: Path | str | None = None,
         coupling: str = "independent",
         tau_sampling: str = "uniform",
         ode: OdeSpec | None = None,
@@ -93,7 +99,7 @@ class PRG(Method):
             online_probe=online_probe,
             seed=seed,
         )
-        self.path = path_from_name(path) if isinstance(path, str) else path
+        self.path = _path_for(backbone, path)
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="block", block="middle")
         self.augment = augment if augment is not None else AugmentRecipe()
@@ -101,9 +107,15 @@ class PRG(Method):
             channels, size, _ = self.input_shape
             backbone = UNet(image_size=size, in_channels=channels)
         self.velocity = backbone
+        self.mean, self.std = mean, std
         self.criterion = FlowMatchingLoss(path=self.path, coupling=coupling, tau_sampling=tau_sampling)
         self.auxiliary: Auxiliary | None = None
         if auxiliary is not None and auxiliary.is_active:
+            if auxiliary.loss == "dino" and self.optimization.ema_decay == 0.0:
+                raise UserError(
+                    "loss 'dino' learns from the averaged network, and with train.ema_decay=0 that is the network "
+                    "itself: take 0.99 or more."
+                )
             self.auxiliary = Auxiliary(auxiliary, backbone, self.path, self.input_shape, seed=seed)
         self.finish(num_classes)
 
@@ -126,7 +138,15 @@ class PRG(Method):
 
     def encoder(self) -> PRGEncoder:
         """The encoder of the averaged weights, which it shares with this module: images in [0, 1] to embeddings."""
-        return PRGEncoder(self.ema.module, self.path, self.ode, self.feature, input_shape=self.input_shape).eval()
+        return PRGEncoder(
+            self.averaged,
+            self.path,
+            self.ode,
+            self.feature,
+            input_shape=self.input_shape,
+            mean=self.mean,
+            std=self.std,
+        ).eval()
 
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None = None, first: int = 0
@@ -162,15 +182,19 @@ class PRG(Method):
             parts.append(settings.flow_weight * flow)
         if auxiliary.reads_views:
             second = auxiliary.compare_views(
-                self.velocity, self.ema.module, views, position, self.share(len(views[0]) if views else 0)
+                self.velocity, self.averaged, views, position, self.share(len(views[0]) if views else 0)
             )
         else:
             assert isinstance(read, ReadVelocity)
             assert read.activation is not None
-            second = auxiliary.read_flow(read.activation, x.mul(0.5).add(0.5))
+            second = auxiliary.read_flow(read.activation, self._unnormalised(x))
         self._note("auxiliary_loss", second, len(x))
         parts.append(settings.weight * second)
         return torch.stack(parts).sum()
+
+    def _unnormalised(self, x: Tensor) -> Tensor:
+        mean, std = (x.new_tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
+        return x * std + mean
 
     def _note(self, name: str, value: Tensor, batch: int) -> None:
         if self._trainer is not None:
@@ -211,7 +235,7 @@ class PRG(Method):
 
     def _averaged_loss(self, x: Tensor, position: int) -> Tensor:
         generator = generator_for(self.seed, "validation", position, device=x.device)
-        loss: Tensor = self.criterion(self.ema.module, x, generator=generator)
+        loss: Tensor = self.criterion(self.averaged, x, generator=generator)
         return loss
 
     def _draw(self, x: Tensor, position: int) -> tuple[Tensor, Tensor]:
@@ -221,6 +245,17 @@ class PRG(Method):
         noise = torch.randn((total, *x.shape[1:]), generator=generator, device=x.device, dtype=torch.float32)
         tau = self.criterion.sample_tau(total, generator=generator, device=x.device)
         return noise[mine], tau[mine]
+
+
+def _path_for(backbone: nn.Module | None, path: Path | str | None) -> Path:
+    """The path to train on: a network that was made for one is not trained on another unawares."""
+    wanted = path_from_name(path) if isinstance(path, str) else path
+    declared = None if backbone is None else path_of(backbone)
+    if wanted is None:
+        return LinearPath() if declared is None else declared
+    if declared is not None and declared != wanted:
+        raise UserError(f"The backbone is made for {declared}, and is to be trained on {wanted}: leave the path out.")
+    return wanted
 
 
 def build_velocity(

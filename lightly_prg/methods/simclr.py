@@ -68,7 +68,7 @@ class SimCLR(BackboneMethod):
         self.settings = settings if settings is not None else SimCLRRecipe(name="simclr")
         self.backbone = backbone if backbone is not None else ResNet(in_channels=self.input_shape[0])
         self.finish(num_classes)
-        own_output = NetworkEncoder(self.ema.module, input_shape=self.input_shape)
+        own_output = NetworkEncoder(self.averaged, input_shape=self.input_shape)
         self.projection_head = SimCLRProjectionHead(
             own_output.embedding_dim, self.settings.projection.hidden, self.settings.projection.output
         )

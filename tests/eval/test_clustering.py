@@ -15,6 +15,13 @@ def test_separate_classes__are_found(make_blobs) -> None:
         assert score == pytest.approx(100.0)
 
 
+def test_classes_without_an_image__get_no_cluster(make_blobs, make_embeddings) -> None:
+    blobs = make_blobs(30, classes=3, spread=0.01)
+    result = evaluate_clustering(make_embeddings(blobs.features, 5 * blobs.labels))
+    assert result.num_clusters == 3
+    assert result.accuracy == pytest.approx(100.0)
+
+
 def test_features_without_information__score_about_zero(make_embeddings) -> None:
     draw = np.random.default_rng(0)
     given = make_embeddings(draw.normal(size=(2000, 5)), draw.integers(0, 4, 2000))

@@ -27,7 +27,8 @@ def robust(error: float) -> dict[str, Any]:
         "clean_top1": 90.0,
         "mean_corruption_error": error,
         "error": {"gaussian_noise": {"1": error, "5": error}, "fog": {"1": error, "5": error}},
-        "num_test": 50,
+        "num_test": 500,
+        "num_corrupted": 500,
         "of": "probe",
     }
 
@@ -44,13 +45,13 @@ def folder(tmp_path: Path) -> Path:
         key = f"{'prg' if label == 'PRG' else 'nasty'}-seed{seed}"
         cells.append({"label": label, "seed": seed, "key": key, "run": f"elsewhere/{key}"})
         results: dict[str, dict[str, Any]] = {
-            "knn": {"top1": knn, "k": 20, "num_test": 50, "images_per_second": 1234.0},
-            "linear": {"top1": linear, "labels": None, "num_test": 50, "converged": True},
+            "knn": {"top1": knn, "k": 20, "num_test": 500, "images_per_second": 1234.0},
+            "linear": {"top1": linear, "labels": None, "num_test": 500, "converged": True},
             "robustness": robust(30.0 + seed),
             "common_dimension": {
                 "dimension": 8,
-                "knn": {"top1": knn - 5, "num_test": 50},
-                "linear": {"top1": linear - 5, "num_test": 50},
+                "knn": {"top1": knn - 5, "num_test": 500},
+                "linear": {"top1": linear - 5, "num_test": 500},
             },
             "facts": {
                 "method": "prg",
@@ -61,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
                 "nfe": 3,
                 "embedding_macs": 1e9,
                 "training_macs": 2e12,
-                "data": {"name": "digits", "num_train": 100, "num_validation": 10, "num_test": 50},
+                "data": {"name": "digits", "num_train": 100, "num_validation": 10, "num_test": 500},
                 "training": {"steps": 40, "cpu_seconds": 20.0 + seed, "wall_seconds": 11.0, "device": "cpu"},
                 "versions": {"torch": "2.14.0"},
             },
@@ -243,7 +244,7 @@ def test_missing_seeds__are_noted(folder: Path) -> None:
 
 def test_unequal_test_sets__are_refused(folder: Path) -> None:
     write(folder / "results" / "nasty-seed1" / "knn.json", {"result": {"top1": 9.0, "k": 20, "num_test": 49}})
-    with pytest.raises(UserError, match="knn was measured on 50 images for PRG, 49 for"):
+    with pytest.raises(UserError, match="knn was measured on 500 images for PRG, 49 for"):
         read_comparison(folder)
 
 

@@ -86,3 +86,14 @@ def test_common_dimension__of_repeated_rows_is_finite() -> None:
 def test_common_dimension__is_at_most_what_there_is() -> None:
     with pytest.raises(UserError, match="at most 4"):
         to_common_dimension(embeddings(np.eye(5)), dimension=5)
+
+
+def test_equal_differences_of_few_seeds__are_no_certainty_beyond_one_image() -> None:
+    method, reference = {0: 50.0, 1: 60.0}, {0: 49.9, 1: 59.9}
+    assert paired_difference(method, reference).verdict == "above"  # type: ignore[union-attr]
+    rounded = paired_difference(method, reference, step=0.1)
+    assert rounded is not None
+    assert rounded.standard_error == pytest.approx(0.1 / math.sqrt(6) / math.sqrt(2))
+    assert rounded.verdict == "open"
+    wide = {0: 50.0, 1: 70.0}  # seeds that scatter by more than an image are not touched
+    assert paired_difference(wide, reference, step=0.1) == paired_difference(wide, reference)

@@ -242,6 +242,19 @@ def test_settings__are_part_of_the_hash() -> None:
     assert encoder_sha256(Scaled(1.0, lambda: 1)) != encoder_sha256(Scaled(1.0, lambda: 2))
 
 
+def test_large_arrays__are_part_of_the_hash_to_the_last_number() -> None:
+    def hashed(value: object) -> str:
+        encoder = Encoder()
+        encoder.table = value  # type: ignore[assignment]
+        return encoder_sha256(encoder)
+
+    table = np.zeros((256, 8), dtype=np.float32)
+    other = table.copy()
+    other[128, 4] = 1.0
+    for wrapped in (lambda array: array, torch.from_numpy, lambda array: [array], lambda array: {"a": array}):
+        assert hashed(wrapped(table)) == hashed(wrapped(table.copy())) != hashed(wrapped(other))
+
+
 def test_configuration__is_part_of_the_hash() -> None:
     class Configured(nn.Module):
         def __init__(self, tau: float) -> None:

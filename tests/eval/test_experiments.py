@@ -139,7 +139,7 @@ def joint(tmp_path: Path) -> tuple[list[Path], Comparison]:
     for (label, seed), (knn, linear, measured) in JOINT.items():
         files.append(tmp_path / f"{label}-{seed}.json")
         files[-1].write_text(json.dumps({"label": label, "seed": seed, **measured}))
-        cells.append(CellResults(label, seed, {"knn": knn, "linear": linear}, {}, {}, []))
+        cells.append(CellResults(label, seed, {"knn": knn, "linear": linear}, {}, {}, {}, []))
     about = {"split": "test", "seeds": [0, 1], "budget": {"kind": "cpu_seconds", "amount": 600}}
     columns = (Column("knn", "k-NN", "k = 20"), Column("linear", "linear"))
     return files, Comparison(about, columns, tuple(cells), (), "")

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval import concatenate, evaluate_linear, linear, probe
+from lightly_prg.eval import concatenate, evaluate_linear, linear, logistic, probe
 
 CPU = {"device": "cpu"}
 
@@ -212,6 +212,23 @@ def test_missing_classes__are_misses(make_blobs) -> None:
     result = evaluate_linear(known, test.select(test.labels != 1), num_classes=10, **CPU)
     assert result.num_classes == 10
     assert result.top5 == 60.0  # three of five classes, whichever they are ranked
+
+
+def test_class_of_validation_images_alone__is_fitted_in_the_end(make_blobs) -> None:
+    train, validation, test = (make_blobs(30, spread=0.01, seed=seed) for seed in range(3))
+    two = train.select(np.flatnonzero(train.labels < 2))
+    result = evaluate_linear(two, test, validation=validation, penalties=[0.01], **CPU)
+    assert result.validation_top1 == pytest.approx(200 / 3)
+    assert result.top1 == 100.0
+
+
+def test_many_scores__are_taken_a_part_at_a_time(make_blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = make_blobs(200, classes=4), make_blobs(100, classes=4, seed=1)
+    whole = evaluate_linear(train, test, **CPU)
+    monkeypatch.setattr(logistic, "_SCORES", 4 * 77)
+    parts = evaluate_linear(train, test, **CPU)
+    assert parts.penalty == whole.penalty
+    assert abs(parts.top1 - whole.top1) <= 0.5
 
 
 def test_top5__is_above_top1(make_blobs) -> None:

@@ -90,6 +90,18 @@ def test_separable_classes__are_all_told_apart() -> None:
     }
 
 
+def test_scale_of_the_features__changes_nothing() -> None:
+    class Scaled(Toy):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * 2.0**-20
+
+    plain, scaled = (
+        evaluate_linear_augmented(encoder, coloured(20), coloured(10, seed=1), **SMALL) for encoder in (Toy(), Scaled())
+    )
+    assert (plain.top1, plain.learning_rate) == (scaled.top1, scaled.learning_rate)
+    assert plain.top1 > 50.0
+
+
 def test_labels_without_meaning__are_not_learned() -> None:
     train, test = (coloured(30, shuffle_labels=True, seed=seed) for seed in (0, 1))
     assert evaluate_linear_augmented(Toy(), train, test, **SMALL).top1 < 60

@@ -37,3 +37,14 @@ def test_statistics__are_those_of_what_was_fitted() -> None:
     result = standardiser([np.array([[4]], np.float32)], dtype=torch.float32, device=CPU)
     assert result.item() == 2.0
     assert result.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_features_that_are_not_finite__are_told(bad: float) -> None:
+    fine = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    broken = fine.copy()
+    broken[7, 1] = bad
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
+        Standardiser.of([fine, broken])
+    with pytest.raises(FloatingPointError, match="NaN or infinity"):
+        Standardiser.of([fine])([broken], dtype=torch.float32, device=torch.device("cpu"))

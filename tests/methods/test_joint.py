@@ -291,6 +291,39 @@ class Plain(nn.Module):
         return out
 
 
+def test_own_network__with_batch_norm_of_vectors_is_read_of_one_image() -> None:
+    class Timed(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.time = nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4))
+
+        def forward(self, tau: Tensor, x: Tensor) -> Tensor:
+            scale = self.time(tau.expand(len(x))[:, None])[..., None, None]
+            out: Tensor = self.last(self.first(x) * scale)
+            return out
+
+    network = Timed()
+    prg = PRG(
+        input_shape=(3, 8, 8),
+        backbone=network,
+        feature=FeatureSpec(block="first"),
+        auxiliary=AuxiliaryRecipe(block="first", **SMALL),
+    )
+    assert network.training
+    prg.loss(views(prg), 0).backward()  # type: ignore[no-untyped-call]
+
+
+def test_dino__needs_an_average_to_learn_from() -> None:
+    with pytest.raises(UserError, match="ema_decay"):
+        PRG(
+            input_shape=(3, 8, 8),
+            backbone=Plain(),
+            feature=FeatureSpec(block="first"),
+            auxiliary=AuxiliaryRecipe(loss="dino", block="first", **SMALL),
+            optimization=TrainRecipe(ema_decay=0.0),
+        )
+
+
 class Named(Plain):
     block_names = ("first", "last")
 

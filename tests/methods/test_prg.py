@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -8,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightly_prg import PRG, FeatureSpec, PRGTransform, UNet
 from lightly_prg.errors import UserError
+from lightly_prg.features import PRGEncoder
+from lightly_prg.flow import LinearPath, TrigonometricPath
 from lightly_prg.methods import build_velocity
 from lightly_prg.recipe import ImportRecipe, TrainRecipe, UNetRecipe
 
@@ -66,6 +70,7 @@ class TestPRG:
 
     def test_forward__uses_the_trainable_network_and_encoder_the_average(self) -> None:
         model = tiny(feature=FeatureSpec(source="velocity", tau=0.5))
+        model.ema.update(model.velocity)
         with torch.no_grad():
             for p in model.velocity.parameters():
                 p.fill_(0.01)
@@ -82,14 +87,61 @@ class TestPRG:
         assert not any(p.requires_grad for p in model.online_classifier.parameters())
 
     def test_online_probe__trains_the_classifier_but_not_the_generator_through_it(self) -> None:
-        plain, probed = tiny(), tiny(online_probe=True)
+        settings = TrainRecipe(lr=1e-2, optimizer="sgd", clip=0.05)  # below every gradient's norm
+        plain, probed = tiny(optimization=settings), tiny(online_probe=True, optimization=settings)
         head = probed.online_classifier.classification_head.weight.clone()
         metrics = fit(probed).callback_metrics
         fit(plain)
         assert "train_online_cls_top1" in metrics
         assert not torch.equal(head, probed.online_classifier.classification_head.weight)
         for a, b in zip(plain.velocity.parameters(), probed.velocity.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
+            assert torch.equal(a, b)
+
+    def test_online_probe__leaves_batch_statistics_and_dropout_alone(self) -> None:
+        torch.manual_seed(0)
+        network = Noisy()
+        plain, probed = (
+            PRG(8, 2, input_shape=(1, 8, 8), backbone=copy.deepcopy(network), feature=AT_LAYER, online_probe=probe)
+            for probe in (False, True)
+        )
+        for model in (plain, probed):
+            torch.manual_seed(1)  # of dropout
+            fit(model)
+        for a, b in zip(plain.velocity.state_dict().values(), probed.velocity.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+    def test_weights_that_are_loaded__are_those_of_the_encoder(self) -> None:
+        model, other = tiny(feature=FeatureSpec(source="velocity", tau=0.5)), tiny()
+        with torch.no_grad():
+            for p in other.velocity.parameters():
+                p.normal_(std=0.1)
+        model.velocity.load_state_dict(other.velocity.state_dict())
+        x = torch.rand(2, 1, 8, 8)
+        torch.testing.assert_close(model.encoder()(x), model(2 * x - 1).detach())
+        fit(model)
+        assert int(model.ema.updates) == 2
+        assert all((p - q).norm() < 0.1 * q.norm() for p, q in zip(
+            model.ema.module.parameters(), other.velocity.parameters(), strict=True
+        ) if q.norm() > 0)  # fmt: skip
+
+    def test_latents__are_taken_as_they_are(self) -> None:
+        model = tiny(mean=0.0, std=1.0, feature=FeatureSpec(source="state", tau=0.0, pool="flatten"))
+        z = torch.randn(2, 1, 8, 8)
+        torch.testing.assert_close(model.encoder()(z), z.flatten(1))
+        torch.testing.assert_close(model.encoder()(z), model(z))
+
+    def test_path__is_the_one_that_the_network_was_made_for(self) -> None:
+        network = Own()
+        network.path = TrigonometricPath()  # type: ignore[assignment]
+        assert PRG(8, 2, input_shape=(1, 8, 8), backbone=network, feature=AT_LAYER).path == TrigonometricPath()
+        assert PRGEncoder(network).path == TrigonometricPath()
+        assert PRGEncoder(network, LinearPath()).path == LinearPath()
+        with pytest.raises(UserError, match="made for TrigonometricPath"):
+            PRG(8, 2, input_shape=(1, 8, 8), backbone=network, feature=AT_LAYER, path="linear")
+
+    def test_bytes__are_refused(self) -> None:
+        with pytest.raises(ValueError, match="uint8"):
+            tiny().loss([torch.zeros(2, 1, 8, 8, dtype=torch.uint8)], 0)
 
     def test_held_out_loss__is_repeatable(self) -> None:
         model = tiny()
@@ -114,6 +166,17 @@ class Own(nn.Module):
     def forward(self, tau: Tensor, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)
         return out
+
+
+class Noisy(Own):
+    """With what a second run in training mode would change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Dropout(), nn.Conv2d(2, 1, 1))  # type: ignore[assignment]
+
+
+AT_LAYER = FeatureSpec(source="block", block="layer", tau=0.5)
 
 
 class TestBuildVelocity:
