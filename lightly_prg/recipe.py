@@ -46,7 +46,9 @@ class DataRecipe(Section):
     """Which images, from where, in which size, and how they are split.
 
     Attributes:
-        name: A named set, or ``folder``: images in ``root/train/CLASS`` and ``root/test/CLASS``.
+        name: A named set, or ``folder``: images in ``root/train/CLASS`` and ``root/test/CLASS`` (or ``val``, ``valid``,
+            ``validation``, which are then the test images: validation images are a part of the training images), or in
+            ``root/CLASS``, which are split.
         root: Where the images lie.
         image_size: The side in pixels to which images are brought; null: the set's own. A folder has to say it.
         channels: 1 for grey, 3 for colour; null: the set's own, and 3 of a folder.

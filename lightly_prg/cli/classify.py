@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lightly_prg.cli.app import RUN, app
-from lightly_prg.cli.common import DeviceOption, RootOption, RunArgument, SplitOption, TrustOption, evaluation_of
+from lightly_prg.cli.common import DeviceOption, JudgedSplitOption, RootOption, RunArgument, TrustOption, evaluation_of
 
 
 @app.command(rich_help_panel=RUN)
@@ -19,7 +19,7 @@ def classify(
             metavar="[ode.KEY=VALUE]...", help="For example ode.steps=16 ode.solver=heun2. Default: the run's own."
         ),
     ] = None,
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     root: RootOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,

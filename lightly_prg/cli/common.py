@@ -15,6 +15,9 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, 
 SplitOption = Annotated[
     str | None, typer.Option("--split", help="train, validation or test. Default: the recipe's eval.split.")
 ]
+JudgedSplitOption = Annotated[
+    str | None, typer.Option("--split", help="validation or test. Default: the recipe's eval.split.")
+]
 RootOption = Annotated[
     str | None, typer.Option("--root", help="Where the data lie on this machine, if not where the recipe says.")
 ]

@@ -11,6 +11,7 @@ from lightly_prg.cli.app import RUN, app
 from lightly_prg.cli.common import (
     DeviceOption,
     EncoderOption,
+    JudgedSplitOption,
     OverwriteOption,
     RootOption,
     RunArgument,
@@ -48,7 +49,7 @@ def embed(
 @app.command(rich_help_panel=RUN)
 def knn(
     run: RunArgument,
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     k: Annotated[
         int | None, typer.Option("--k", min=1, help="Neighbours of the headline. Default: the recipe's.")
     ] = None,
@@ -91,7 +92,7 @@ def knn(
 @app.command(rich_help_panel=RUN)
 def linear(
     run: RunArgument,
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     labels: Annotated[
         float | None, typer.Option("--labels", help="10 = ten of each class; 0.01 = one in a hundred. Default: all.")
     ] = None,
@@ -126,7 +127,7 @@ def linear(
 @app.command(rich_help_panel=RUN)
 def retrieval(
     run: RunArgument,
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     encoder: EncoderOption = "run",
     root: RootOption = None,
     device: DeviceOption = "auto",
@@ -170,7 +171,7 @@ def transfer(
         list[str],
         typer.Argument(metavar="KEY=VALUE...", help="The other images: data.name=cifar10 data.root=/data"),
     ],
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,
 ) -> None:
@@ -239,7 +240,7 @@ def finetune(
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Default: RUN-finetuned, or RUN-scratch.")] = None,
     overwrite: OverwriteOption = False,
-    split: SplitOption = None,
+    split: JudgedSplitOption = None,
     root: RootOption = None,
     device: DeviceOption = "auto",
     trust: TrustOption = False,

@@ -254,7 +254,7 @@ def _path_for(backbone: nn.Module | None, path: Path | str | None) -> Path:
     if wanted is None:
         return LinearPath() if declared is None else declared
     if declared is not None and declared != wanted:
-        raise UserError(f"The backbone is made for {declared}, and is to be trained on {wanted}: leave the path out.")
+        raise UserError(f"The backbone is made for {declared}, and is to be trained on {wanted}: name its path.")
     return wanted
 
 
