@@ -86,3 +86,14 @@ def test_prg_head__pools_neighbours() -> None:
 def test_prg_head__refuses_what_is_no_image_state() -> None:
     with pytest.raises(UserError, match=r"\(3, 8, 8\) has 192 numbers; the embedding has 64"):
         PRGHead((3, 8, 8), 10)(torch.rand(2, 64))
+
+
+def test_standardiser_of_a_frozen_encoder__averages_over_all_batches() -> None:
+    batches = [torch.randn(8, 3, generator=torch.Generator().manual_seed(seed)) + seed for seed in range(20)]
+    standardise = FeatureStandardiser(3, momentum=0.0).train()
+    for batch in batches:
+        standardise(batch)
+    torch.testing.assert_close(standardise.mean, torch.stack([batch.mean(0) for batch in batches]).mean(0))
+    torch.testing.assert_close(
+        standardise.variance, torch.stack([batch.var(0, correction=0) for batch in batches]).mean(0)
+    )

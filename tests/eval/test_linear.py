@@ -193,6 +193,18 @@ def test_rare_class__is_found_where_strong_penalties_see_the_frequent_one_alone(
     assert result.top1 > 97.5  # of 95 %, which all strong penalties give
 
 
+def test_search__goes_on_while_nothing_but_the_frequent_class_was_found(
+    make_embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([95.0, 94.0, 93.0, 97.0, 96.0, 95.0])
+    monkeypatch.setattr(probe, "_percent", lambda hits: next(found, 50.0))
+    draw = np.random.default_rng(0)
+    given = make_embeddings(draw.normal(size=(100, 3)), np.arange(100) < 5)
+    result = evaluate_linear(given, given, validation=given, **CPU)
+    assert result.penalty == (linear.PENALTIES[3],)
+    assert result.validation_top1 == 97.0
+
+
 def test_order_of_penalties__does_not_matter(make_blobs) -> None:
     train, test = make_blobs(30, spread=2.0), make_blobs(20, spread=2.0, seed=1)
     one = evaluate_linear(train, test, penalties=(1e-3, 1.0, 1e-1), **CPU)
