@@ -45,7 +45,9 @@ _SUFFIXES = {"run": "finetuned", "random_network": "scratch"}
 
 def default_target(source: Run, encoder: str = "run") -> Run:
     """Where a fine-tuned model goes by itself: ``RUN-finetuned`` or ``RUN-scratch`` beside the run."""
-    return Run(source.folder.with_name(f"{source.folder.name}-{_SUFFIXES[encoder]}"))
+    # A folder such as `.` has no name of its own.
+    folder = source.folder if source.folder.name not in ("", "..") else source.folder.resolve()
+    return Run(folder.with_name(f"{folder.name}-{_SUFFIXES[encoder]}"))
 
 
 def finetune_run(

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from lightly_prg.comparison_images import Images
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
-from lightly_prg.files import replacing
+from lightly_prg.files import is_temporary, replacing
 from lightly_prg.processes import ON_ONE_DEVICE
 from lightly_prg.recipe import FinetuneRecipe, Recipe
 from lightly_prg.run import Run
@@ -74,7 +72,13 @@ def trained(
     run = Run(cell.folder)
     check_run(cell, scanned=scanned, images=images)
     lost = run.has_lost_weights and not run.checkpoint.is_file()
-    if lost or (run.folder.exists() and not run.recipe_file.is_file()):
+    unnamed = run.folder.exists() and not run.recipe_file.is_file()
+    if unnamed and (foreign := [entry.name for entry in run.folder.iterdir() if not _is_leftover(entry)]):
+        raise UserError(
+            f"{run.folder} holds {min(foreign)} and no recipe.yaml, so that nothing tells what it is of. Remove that "
+            "folder, or choose another with --out."
+        )
+    if lost or unnamed:
         with run.lock():
             run.clear()  # what was left of another training, or was being written when the process was killed
         run = Run(cell.folder)
@@ -96,10 +100,10 @@ def trained(
         if first_difference(rooted(source, cell.recipe, images), cell.recipe, scanned=scanned) is None:
             if not has_other_images(source, cell.recipe, images):
                 _take_over(source, run)
-                console.say(f"  taken from {escape(str(cell.source))}")
+                console.say(f"  taken from {cell.source}")
                 return Run(cell.folder)
-            console.say(f"  {escape(str(cell.source))} is not taken: it was trained on other images")
-    console.say(f"  training in {escape(str(run.folder))}")
+            console.say(f"  {cell.source} is not taken: it was trained on other images")
+    console.say(f"  training in {run.folder}")
     begun = run.recipe_file.is_file()
     # The evaluators may have changed since it was begun; what was begun is continued with its own recipe.
     recipe = run.recipe if begun else cell.recipe
@@ -118,6 +122,11 @@ def trained(
         console=console,
         init_from=cell.recipe.init_from,
     )
+
+
+def _is_leftover(entry: Path) -> bool:
+    """Whether it is of a run that was killed before its recipe was written."""
+    return entry.name in (".lock", "snapshots") or is_temporary(entry)
 
 
 def check_run(cell: Cell, *, scanned: bool, images: Images | None = None) -> None:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from lightly_prg.comparison_cells import Cell
 from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_records import Records
 from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
-from lightly_prg.files import read_json, write_json
+from lightly_prg.files import is_temporary, read_json, write_json
 from lightly_prg.run import Run
 
 
@@ -40,7 +38,7 @@ class Work:
         """Trains and judges the cells in order; returns the path of the page."""
         done: list[Cell] = []
         for index, cell in enumerate(cells):
-            self.judge.console.say(f"{index + 1}/{len(cells)}  {escape(cell.label)}, seed {cell.seed}")
+            self.judge.console.say(f"{index + 1}/{len(cells)}  {cell.label}, seed {cell.seed}")
             if Run(cell.folder).has_lost_weights and self.judge.is_done(cell, self._records(cell)):
                 self.judge.console.say("  measured already; its weights were removed")
             else:
@@ -109,11 +107,29 @@ class Work:
         write_json(self.folder / "comparison.json", content)
 
 
+_OF_A_COMPARISON = ("comparison.yaml", "comparison.json", "claim.yaml")
+_BEGUN = (
+    ".lock",
+    "budget.json",
+    "runs",
+    "results",
+    "finetuned",
+    "figures",
+    "cells",
+)
+"""What is there before one of them."""
+
+
 def check_folder(folder: Path) -> None:
     """Refuses a folder that something else lies in.
 
     Raises:
-        UserError: If it is a run.
+        UserError: If it is a run, or holds files of anything else.
     """
     if Run(folder).recipe_file.is_file():
         raise UserError(f"{folder} is a run; a comparison needs a folder of its own: choose another with --out.")
+    if not folder.is_dir() or any((folder / name).is_file() for name in _OF_A_COMPARISON):
+        return
+    foreign = [entry.name for entry in folder.iterdir() if entry.name not in _BEGUN and not is_temporary(entry)]
+    if foreign:
+        raise UserError(f"{folder} holds {min(foreign)}, which is of no comparison: choose another folder with --out.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,14 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Update = Callable[..., None]  # update(done, total=None, note="")
+
+
+class _Printer(RichConsole):
+    """Goes quiet where nobody reads any more, as behind `| head`: the work goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Console:
@@ -21,13 +31,13 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False, seconds_between_lines: float = 10.0) -> None:
-        self.rich = RichConsole(quiet=quiet, soft_wrap=True)
+        self.rich = _Printer(quiet=quiet, soft_wrap=True)
         self.quiet = quiet
         self.seconds_between_lines = seconds_between_lines
 
     def say(self, message: object) -> None:
         """Prints one message (text or a rich table)."""
-        self.rich.print(message, highlight=False)
+        self.rich.print(message, highlight=False, markup=not isinstance(message, str))
 
     @contextmanager
     def task(self, description: str, total: int, *, done: int = 0) -> Iterator[Update]:
@@ -48,10 +58,10 @@ class Console:
 
     def _bar(self) -> Progress:
         return Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),

@@ -40,6 +40,7 @@ from lightly_prg.recipe_methods import (
 )
 from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section, number_to_text
 from lightly_prg.recipe_views import AugmentRecipe
+from lightly_prg.yaml_text import read_yaml
 
 
 class DataRecipe(Section):
@@ -354,8 +355,8 @@ def shipped_recipes() -> dict[str, str]:
 def has_key(path: Path, key: str) -> bool:
     """Whether a file is a YAML mapping with this key, which tells kinds of recipes apart; a damaged one has none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
     return isinstance(content, dict) and key in content
 
@@ -392,9 +393,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def parse_recipe(text: str, *, overrides: Sequence[str] = (), origin: str = "recipe") -> Recipe:
     """Parses YAML text into a recipe, see ``load_recipe``."""
     try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
+        raw = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{origin} is not valid YAML: {error}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{origin} is not a recipe: a YAML mapping with the keys name, data and method is needed.")
     for override in overrides:
@@ -506,8 +507,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     if not separator or not all(parts):
         raise UserError(f"{override!r} is not an override: write key.sub=value, for example train.epochs=5.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = read_yaml(text)
+    except ValueError:
         raise UserError(f"The value of {key} cannot be read as YAML: {text!r}.") from None
     section = raw
     for depth, part in enumerate(parts[:-1]):
@@ -567,7 +568,7 @@ def _strip_tags(location: Sequence[int | str], raw: Any, *, keep_last: bool) -> 
         last = index == len(location) - 1
         if isinstance(node, dict) and part in node and (last or part != node.get("name")):
             node = node[part]
-        elif isinstance(node, list | tuple) and isinstance(part, int):
+        elif isinstance(node, list | tuple) and isinstance(part, int) and part < len(node):
             node = node[part]
         elif not (keep_last and last):
             continue

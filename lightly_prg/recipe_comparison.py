@@ -32,6 +32,7 @@ from lightly_prg.recipe import (
 from lightly_prg.recipe_feature import Pool
 from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Section
 from lightly_prg.run import Run
+from lightly_prg.yaml_text import read_yaml
 
 # What a fine-tuning may have of its own in a method; all else is the comparison's.
 _FINETUNE_KEYS = ("feature", "ode", "blocks", "beta", "learning_rates")
@@ -396,9 +397,9 @@ def load_comparison(source: str | Path, overrides: Sequence[str] = ()) -> Compar
 def parse_comparison(text: str, *, overrides: Sequence[str] = (), origin: str = "comparison") -> ComparisonRecipe:
     """Parses YAML text into a comparison recipe, see ``load_comparison``."""
     try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
+        raw: Any = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{origin} is not valid YAML: {error}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{origin} is not a comparison: a YAML mapping with the keys name and methods is needed.")
     for override in overrides:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import FeatureSpec, NetworkFeature, OdeSpec, explained
+from lightly_prg.yaml_text import read_yaml
 
 SpecT = TypeVar("SpecT", FeatureSpec, NetworkFeature, OdeSpec)
 
@@ -88,8 +88,8 @@ def solver_settings(overrides: Sequence[str]) -> dict[str, Any]:
                 "ode.atol=1e-6. The feature belongs to the trained head and cannot change."
             )
         try:
-            found[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            found[name] = read_yaml(value)
+        except ValueError:
             raise UserError(f"The value of {key} cannot be read as YAML: {value!r}.") from None
     return found
 

@@ -22,6 +22,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -215,7 +216,11 @@ class Run:
 
     def entries(self) -> list[Path]:
         """The files and folders in it that belong to a run."""
-        return [entry for entry in self.folder.iterdir() if entry.name in _OF_A_RUN or is_temporary(entry)]
+        return [
+            entry
+            for entry in self.folder.iterdir()
+            if entry.name in _OF_A_RUN or is_temporary(entry) or fnmatch(entry.name, "embeddings-*.npz")
+        ]
 
     def remove_leftovers(self) -> None:
         """Removes what a killed process was writing; the lock must be held."""
@@ -343,7 +348,11 @@ def load(folder: str | Path, *, trust: bool = False) -> PRGEncoder | NetworkEnco
     description = run.description
     if run.has_lost_weights:
         raise UserError(f"{run.folder} has no weights any more: {run.weights_file.name} was removed.")
-    encoder = build_encoder(description, trust=trust)
+    try:
+        encoder = build_encoder(description, trust=trust)
+    except (KeyError, TypeError, ValueError) as error:  # a ValidationError is a ValueError
+        reason = str(error).splitlines()[0].rstrip(":.")
+        raise UserError(f"{run.encoder_file} is damaged or of another version: {reason}.") from None
     try:
         # A flipped bit is a valid file with a wrong number in it. Runs of older versions have no checksum.
         if run.description.get("weights_crc32", checksum := file_crc32(run.weights_file)) != checksum:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,14 +99,23 @@ def write_feature(
     if changed == run.recipe and run.description.get("chosen_on", {}).get("feature") == chosen_on:
         return evaluation, []
     with run.lock():
-        moved = [] if changed == run.recipe else _move_aside(run, evaluation.description["recipe_sha256"][:8])
-        write_json(run.encoder_file, _described(run, changed, changes, chosen_on))
-        run.create(changed)
-        now = _evaluation_of(evaluation)
-        # What only the encoder knows; its description has to be there first.
-        numbers = {"embedding_dim": now.trained.embedding_dim, "nfe": now.trained.nfe}
-        write_json(run.encoder_file, {**now.description, **numbers})
-    return _evaluation_of(evaluation), moved
+        before, recipe = run.description, run.recipe
+        moved = [] if changed == recipe else _move_aside(run, before["recipe_sha256"][:8])
+        try:
+            write_json(run.encoder_file, _described(run, changed, changes, chosen_on))
+            run.create(changed)
+            now = _evaluation_of(evaluation)
+            # What only the encoder knows; its description has to be there first.
+            numbers = {"embedding_dim": now.trained.embedding_dim, "nfe": now.trained.nfe}
+            write_json(run.encoder_file, {**now.description, **numbers})
+        except BaseException:  # a full disk: what was there stays
+            for file, target in moved:
+                os.replace(target, file)
+            with suppress(OSError, UserError):
+                write_json(run.encoder_file, before)
+                run.create(recipe)
+            raise
+    return _evaluation_of(evaluation), [file.name for file, _ in moved]
 
 
 def _described(run: Run, changed: Recipe, changes: dict[str, Any], chosen_on: str | None) -> dict[str, Any]:
@@ -124,8 +134,8 @@ def _evaluation_of(evaluation: Evaluation) -> Evaluation:
     return dataclasses.replace(evaluation, run=Run(evaluation.run.folder), data=evaluation.splits)
 
 
-def _move_aside(run: Run, former: str) -> list[str]:
-    """Moves results and figures of the former feature; returns their names."""
+def _move_aside(run: Run, former: str) -> list[tuple[Path, Path]]:
+    """Moves results and figures of the former feature; returns where each was and is."""
     target = run.folder / "eval" / "former" / former
     figures = [run.figures / f"{name}.png" for name in _FIGURES]
     stale = [file for file in sorted((run.folder / "eval").glob("*.json")) if _depends_on_feature(file)]
@@ -133,7 +143,7 @@ def _move_aside(run: Run, former: str) -> list[str]:
     for file in stale:
         target.mkdir(parents=True, exist_ok=True)
         os.replace(file, target / file.name)
-    return [file.name for file in stale]
+    return [(file, target / file.name) for file in stale]
 
 
 def _depends_on_feature(file: Path) -> bool:

@@ -211,6 +211,11 @@ def _check_folder(run: Run, recipe: Recipe, *, resume: bool, overwrite: bool) ->
     if resume:
         if not run.recipe_file.is_file():
             raise UserError(f"There is nothing to resume: {run.folder} holds no run.")
+        if run.weights_file.is_file() and not run.is_trained and not run.checkpoint.is_file():
+            raise UserError(
+                f"There is nothing to resume: {run.checkpoint} is gone, and the weights beside it are kept. "
+                "Train anew with --overwrite, or choose another folder with --out."
+            )
         if run.recipe.sha256() != recipe.sha256():
             raise UserError(
                 f"{run.folder} was made from another recipe. Resume it with its own: "

@@ -275,6 +275,11 @@ def test_finished_runs__are_compared_in_place_and_taken_over(
     assert compare_runs(runs[:1], data=splits).parent.name == "prg"
     unchosen = tmp_path / "unchosen"
     shutil.copytree(runs[0], unchosen, ignore=shutil.ignore_patterns("scan.json"))
+    with pytest.raises(UserError, match="its feature was chosen on the validation images"):
+        compare_runs([unchosen], data=splits, split="validation")
+    described = json.loads((unchosen / "encoder.json").read_text(encoding="utf-8"))
+    assert described.pop("chosen_on") == {"feature": "validation"}
+    (unchosen / "encoder.json").write_text(json.dumps(described), encoding="utf-8")
     assert compare_runs([unchosen], data=splits, split="validation").parent.name == "prg-validation"
 
     # A run of the same recipe serves for its seed.
@@ -486,3 +491,23 @@ def test_judged_run__leaves_the_runs_own_result_alone(tmp_path: Path) -> None:
         assert judged.recipe == run.recipe.model_copy(update={"eval": settings})
         path = judged.write_result("knn", content, own_options=True)
         assert (path.name == "knn.json") is plain
+
+
+class TestForeignFiles:
+    def test_folder_of_something_else__is_left_alone(
+        self, comparison: ComparisonRecipe, splits: Splits, tmp_path: Path
+    ) -> None:
+        (tmp_path / "table.csv").write_text("precious")
+        with pytest.raises(UserError, match=r"holds table\.csv, which is of no comparison"):
+            compare(comparison, out=tmp_path, data=splits)
+        assert (tmp_path / "table.csv").read_text() == "precious"
+
+    def test_place_of_a_run__that_holds_something_else_is_left_alone(
+        self, comparison: ComparisonRecipe, splits: Splits, tmp_path: Path
+    ) -> None:
+        mine = tmp_path / "runs" / "prg-seed0" / "report.html"
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        with pytest.raises(UserError, match=r"holds report\.html and no recipe\.yaml"):
+            compare(comparison.model_copy(update={"budget": None}), out=tmp_path, data=splits)
+        assert mine.read_text() == "mine"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
-
 from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.comparison_cells import Cell, check_run, first_difference, rooted, trained
 from lightly_prg.comparison_images import Images
@@ -61,7 +59,7 @@ def pretrained(cell: Cell, *, trust: bool, console: Console, images: Images | No
     if cell.source is not None and not Run(cell.folder).is_trained:
         reason = _misfit(rooted(Run(cell.source), cell.recipe, images), cell.recipe)
         if reason is not None:
-            console.say(escape(f"  {cell.source} is not taken: {reason}"))
+            console.say(f"  {cell.source} is not taken: {reason}")
             cell = replace(cell, source=None)
     return trained(cell, scanned=False, data=None, trust=trust, console=console, images=images)
 

@@ -18,6 +18,7 @@ from lightly_prg.claims.recipe_studies import StudyRecipe
 from lightly_prg.errors import UserError
 from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, has_key, load_recipe, nearest
 from lightly_prg.recipe_section import Integer, Number, Section
+from lightly_prg.yaml_text import read_yaml
 
 PREFIX = "claims/"
 """What stands before the name of a shipped claim."""
@@ -173,9 +174,9 @@ def load_claim(source: str | Path, overrides: Sequence[str] = ()) -> ClaimRecipe
 def parse_claim(text: str, *, overrides: Sequence[str] = (), origin: str = "claim") -> ClaimRecipe:
     """Parses YAML text into a claim recipe, see ``load_claim``."""
     try:
-        raw: Any = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{origin} is not valid YAML: {' '.join(str(error).split())}.") from None
+        raw: Any = read_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{origin} is not valid YAML: {error}.") from None
     if not isinstance(raw, dict):
         raise UserError(f"{origin} is not a claim: a YAML mapping with the keys id, claim and study is needed.")
     known = dict(raw["data"]) if isinstance(raw.get("data"), dict) else {}

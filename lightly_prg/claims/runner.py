@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from lightly_prg.claims.pretraining import check_images, pretrained, run_cells
 from lightly_prg.claims.recipe import ClaimRecipe, folders_of
 from lightly_prg.claims.result import write_result
@@ -91,7 +89,7 @@ class _Work:
     def measure(self, cell: Cell) -> list[Measured]:
         """All cells of a study on one set with one seed."""
         number = self.cells.index(cell) + 1
-        self.console.say(f"{number}/{len(self.cells)}  {escape(cell.label)}, seed {cell.seed}")
+        self.console.say(f"{number}/{len(self.cells)}  {cell.label}, seed {cell.seed}")
         run = pretrained(cell, trust=self.trust, console=self.console, images=self._images)
         facts = {key: run.description[key] for key in ("parameters", "input_shape")}
         self.training[cell.key] = {**run.description["training"], **facts}
@@ -123,7 +121,7 @@ class _Work:
         return measured
 
     def _costed(self, part: Part, kind: str, what: Mapping[str, Any]) -> dict[str, Any]:
-        self.console.say(f"  {escape(kind)}")
+        self.console.say(f"  {kind}")
         start, before = time.perf_counter(), cpu_seconds()
         result = dict(self.study.measure(part, what, self.claim.study))
         cost = {"seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds() - before}

@@ -187,5 +187,5 @@ def _print(page: Path, console: Any) -> None:
             cells.append(text if difference is None else f"{text}\n({shown_difference(difference)})")
         table.add_row(*map(escape, (row.label, *cells)))
     console.say(table)
-    console.say(f"In brackets: paired difference to {escape(comparison.reference)} and its standard error.")
-    console.say(f"Page: {escape(str(page))}")
+    console.say(f"In brackets: paired difference to {comparison.reference} and its standard error.")
+    console.say(f"Page: {page}")

@@ -65,5 +65,5 @@ def _print(content: dict[str, Any], folder: Path, console: Any) -> None:
         finding = Finding.from_dict(row)
         table.add_row(escape(finding.name), escape(finding.data), finding.shown(), finding.claimed, row["place"] or "")
     console.say(table)
-    console.say(escape(content["sentence"]))
-    console.say(f"Folder: {escape(str(folder))}")
+    console.say(content["sentence"])
+    console.say(f"Folder: {folder}")

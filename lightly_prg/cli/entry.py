@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 from lightly_prg.cli.app import app
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "could not create a primitive", "can't start new thread")
+
 
 def main() -> None:
     """Entry point: what the user can mend ends in one sentence and exit code 2, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no sign for `±` shows another one
     try:
         app()
     except Exception as error:
@@ -31,7 +37,7 @@ def _explain(error: Exception) -> tuple[int, str | None]:
         number = error.signal_number  # type: ignore[attr-defined]
         saved = "the state is saved" if error.saved else "the last checkpoint is kept"  # type: ignore[attr-defined]
         return 128 + number, f"Interrupted: {saved}; the same command with --resume continues."
-    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    on_cpu = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or on_cpu:
         return 2, "Error: out of memory. A smaller train.batch_size or eval.batch_size needs less."
     return 1, None

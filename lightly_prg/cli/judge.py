@@ -27,7 +27,10 @@ from lightly_prg.cli.common import (
 @app.command(rich_help_panel=RUN)
 def embed(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option("--out", help="The file. Default: RUN/embeddings-SPLIT.npz")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The file. Default: RUN/embeddings-SPLIT.npz; of a control with its name."),
+    ] = None,
     split: SplitOption = None,
     encoder: EncoderOption = "run",
     root: RootOption = None,
@@ -39,7 +42,8 @@ def embed(
 
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
     split = split or evaluation.run.recipe.eval.split
-    path = out or run / f"embeddings-{split}.npz"
+    name = split if encoder == "run" else f"{encoder}-{split}"
+    path = out or run / f"embeddings-{name}.npz"
     embeddings = evaluation.embeddings(encoder_name(encoder), split)
     write_embeddings(path, embeddings, evaluation.images(split).class_names)
     rows, columns = embeddings.features.shape

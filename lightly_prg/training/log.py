@@ -223,8 +223,9 @@ def _keep_rows(path: Path, *, up_to_step: int) -> None:
     """Drops the rows of steps that will be done again, and a last line that was cut off."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines[1:] if line.count(",") == len(COLUMNS) - 1 and int(line.split(",")[0]) <= up_to_step]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    rows = [line for line in lines[1:] if line.count(",") == len(COLUMNS) - 1]
+    kept = [row for row in rows if (step := row.split(",")[0]).isdecimal() and int(step) <= up_to_step]
     write_text(path, "\n".join([",".join(COLUMNS), *kept]) + "\n")
 
 

@@ -227,6 +227,28 @@ def test_overwriting__gives_the_run_back_where_nothing_could_be_begun(
     assert not (run.folder / ".replaced").exists()
 
 
+def test_weights_without_a_checkpoint__are_not_trained_over(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits
+) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    before = run.weights_file.read_bytes()
+    run.encoder_file.unlink()
+    run.checkpoint.unlink()
+    with pytest.raises(UserError, match="nothing to resume"):
+        train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True)
+    assert run.weights_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"foo,1\n1.5,2\n"])
+def test_damaged_curve__does_not_stop_what_goes_on(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, damage: bytes
+) -> None:
+    run = train(tiny_recipe, out=tmp_path / "run", data=tiny_splits)
+    run.encoder_file.unlink()
+    run.metrics.write_bytes(damage + run.metrics.read_bytes())
+    assert train(tiny_recipe, out=run.folder, data=tiny_splits, resume=True).is_trained
+
+
 def test_folder__in_use_by_another_process(tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits) -> None:
     run = Run(tmp_path / "run")
     with run.lock(), pytest.raises(UserError, match="Another process"):
@@ -296,7 +318,7 @@ def test_init_from__starts_with_the_weights_of_a_run(tmp_path: Path, tiny_recipe
     stored = torch.load(run.checkpoint, weights_only=True)["state_dict"]
     for key, value in module.velocity.state_dict().items():
         assert torch.equal(value, stored[f"ema.module.{key}"])
-        assert torch.equal(module.ema.module.state_dict()[key], value)
+        assert torch.equal(module.averaged.state_dict()[key], value)
 
 
 def test_max_steps__ends_the_training_and_its_schedule(
