@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def plot(comparisons: Mapping[str, Comparison], path: Path) -> None:
             if line == 0:
                 axes.set_title(f"{column.title}\n{column.detail}", color=theme.text, fontsize=11)
             if place == 0:
-                axes.set_ylabel(title)
+                axes.set_ylabel(textwrap.fill(title, 12))  # as long as a few rows are high
                 axes.set_yticks(range(len(labels)), labels, color=theme.text)
         return figure
 
