@@ -10,7 +10,14 @@ import torch
 from tiny_images import halves
 
 from lightly_prg import load
-from lightly_prg.classifier import classifier_of, finetune_encoder, finetune_run, load_classifier, robustness
+from lightly_prg.classifier import (
+    classifier_of,
+    default_target,
+    finetune_encoder,
+    finetune_run,
+    load_classifier,
+    robustness,
+)
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
@@ -159,6 +166,14 @@ class TestRobustness:
     def test_official_files__are_of_the_test_images(self, evaluation: Evaluation, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="corrupted test images"):
             robustness(evaluation, split="validation", folder=tmp_path)
+
+
+def test_folder_without_a_name__is_fine_tuned_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine" / "eval").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert default_target(Run(Path("."))).folder == tmp_path / "mine-finetuned"
+    monkeypatch.chdir(tmp_path / "mine" / "eval")
+    assert default_target(Run(Path(".."))).folder == tmp_path / "mine-finetuned"
 
 
 class TestChoices:

@@ -13,7 +13,7 @@ import torch
 from matplotlib.axes import Axes
 from typer.testing import CliRunner
 
-from lightly_prg import load
+from lightly_prg import load, scan_write
 from lightly_prg.cli import app
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
@@ -371,6 +371,26 @@ class TestWrite:
         check_choice(run, "test")
         with pytest.raises(UserError, match="its feature was chosen on the validation images"):
             check_choice(run, "validation")
+
+    def test_full_disk__leaves_results_and_feature_as_they_were(
+        self, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluation.knn()
+        files = [
+            file for file in evaluation.run.folder.rglob("*") if file.is_file() and file.suffix in (".json", ".yaml")
+        ]
+        before = {file: file.read_text(encoding="utf-8") for file in files}
+        write, calls = scan_write.write_json, iter(range(1))
+
+        def full(path: Path, content: Any) -> None:
+            if next(calls, None) is not None:
+                raise UserError("The disk is full.")
+            write(path, content)
+
+        monkeypatch.setattr(scan_write, "write_json", full)
+        with pytest.raises(UserError, match="disk is full"):
+            scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)
+        assert {file: file.read_text(encoding="utf-8") for file in files} == before
 
     def test_same_choice_again__moves_nothing(self, evaluation: Evaluation) -> None:
         scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -84,3 +85,26 @@ def test_checkpoint(run: Run, kind: str) -> None:
 def test_encoder(run: Run, kind: str) -> None:
     _, harmless = outcomes(run.weights_file, kind, lambda: load(run.folder).network.state_dict())
     assert harmless == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("path", None),
+        ("path", "spiral"),
+        ("ode", None),
+        ("normalize", {"mean": 0.5, "deviation": 0.5}),
+        ("architecture", {"name": "prg", "unknown": 1}),
+        ("feature", {"source": "block", "block": None}),
+        ("input_shape", []),
+    ],
+)
+def test_description__that_does_not_make_an_encoder_is_told(run: Run, key: str, value: Any) -> None:
+    content = json.loads(run.encoder_file.read_text(encoding="utf-8"))
+    if value is None:
+        content.pop(key)
+    else:
+        content[key] = value
+    run.encoder_file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UserError, match=r"encoder\.json"):
+        load(run.folder)
