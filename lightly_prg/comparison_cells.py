@@ -13,7 +13,7 @@ from lightly_prg.comparison_images import Images
 from lightly_prg.console import Console
 from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
-from lightly_prg.files import is_temporary, replacing
+from lightly_prg.files import replacing
 from lightly_prg.processes import ON_ONE_DEVICE
 from lightly_prg.recipe import FinetuneRecipe, Recipe
 from lightly_prg.run import Run
@@ -126,7 +126,7 @@ def trained(
 
 def _is_leftover(entry: Path) -> bool:
     """Whether it is of a run that was killed before its recipe was written."""
-    return entry.name in (".lock", "snapshots") or is_temporary(entry)
+    return entry.name == "snapshots" or entry.name.startswith(".")  # temporaries, the lock, and no work of anyone
 
 
 def check_run(cell: Cell, *, scanned: bool, images: Images | None = None) -> None:

@@ -12,7 +12,7 @@ from lightly_prg.comparison_judging import Judge
 from lightly_prg.comparison_records import Records
 from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
-from lightly_prg.files import is_temporary, read_json, write_json
+from lightly_prg.files import read_json, write_json
 from lightly_prg.run import Run
 
 
@@ -130,6 +130,6 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"{folder} is a run; a comparison needs a folder of its own: choose another with --out.")
     if not folder.is_dir() or any((folder / name).is_file() for name in _OF_A_COMPARISON):
         return
-    foreign = [entry.name for entry in folder.iterdir() if entry.name not in _BEGUN and not is_temporary(entry)]
+    foreign = [entry.name for entry in folder.iterdir() if entry.name not in _BEGUN and not entry.name.startswith(".")]
     if foreign:
         raise UserError(f"{folder} holds {min(foreign)}, which is of no comparison: choose another folder with --out.")

@@ -497,6 +497,7 @@ class TestForeignFiles:
     def test_folder_of_something_else__is_left_alone(
         self, comparison: ComparisonRecipe, splits: Splits, tmp_path: Path
     ) -> None:
+        (tmp_path / ".DS_Store").touch()  # nothing that anyone would miss
         (tmp_path / "table.csv").write_text("precious")
         with pytest.raises(UserError, match=r"holds table\.csv, which is of no comparison"):
             compare(comparison, out=tmp_path, data=splits)
