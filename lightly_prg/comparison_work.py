@@ -109,7 +109,6 @@ class Work:
 
 _OF_A_COMPARISON = ("comparison.yaml", "comparison.json", "claim.yaml")
 _BEGUN = (
-    ".lock",
     "budget.json",
     "runs",
     "results",
