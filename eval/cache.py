@@ -42,14 +42,17 @@ def encoder_sha256(encoder: nn.Module) -> str:
         digest.update(f"{name}: {_qualified(type(module))} {_settings(module)}\n".encode())
     tensors: Iterator[tuple[str, Tensor]] = chain(encoder.named_parameters(), encoder.named_buffers())
     for name, tensor in tensors:
-        array = tensor.detach().cpu().contiguous()
-        digest.update(f"{name}: {array.dtype} {tuple(array.shape)}\n".encode())
-        # Through bytes, since numpy knows no bfloat16.
-        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(_bytes_of(tensor))
     configuration: Any = getattr(encoder, "configuration", None)
     if configuration is not None:
         digest.update(repr(configuration()).encode())
     return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> bytes:
+    # Not as an array: numpy knows no bfloat16.
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _qualified(thing: Any) -> str:
@@ -65,9 +68,7 @@ def _settings(module: nn.Module) -> dict[str, str]:
 def _describe(value: Any) -> str:
     # Printed, a large array would be abbreviated.
     if isinstance(value, Tensor):
-        array = value.detach().cpu().contiguous()
-        content = array.reshape(-1).view(torch.uint8).numpy().tobytes()
-        return f"{array.dtype} {tuple(array.shape)} {hashlib.sha256(content).hexdigest()}"
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(_bytes_of(value)).hexdigest()}"
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, dict):

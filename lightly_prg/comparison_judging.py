@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +152,7 @@ class Judge:
         if self.scanning is not None and not self._is_scanned(cell, records):
             return False
         work = _CellWork(self, cell, records)
-        return all(work.knows(name, request) for name, request in self._requests(cell, work.finetuned).items())
+        return all(work.knows(name, request) for name, request in self._requests(cell, work.finetuned))
 
     def _is_scanned(self, cell: Cell, records: Records) -> bool:
         known = records.known(
@@ -188,29 +188,29 @@ class Judge:
             "finetune": work.finetune,
             "robustness": work.robustness,
         }
-        for name in self._requests(cell, work.finetuned):
-            # Asked anew each time: what is fine-tuned first is the model that robustness is about.
-            work.measure(name, self._requests(cell, work.finetuned)[name], ways[name])
+        for name, request in self._requests(cell, work.finetuned):
+            work.measure(name, request, ways[name])
 
-    def _requests(self, cell: Cell, finetuned: Path) -> dict[str, dict[str, Any]]:
-        """What is measured of one cell alone, in order: by evaluator all its options, and what else decides."""
+    def _requests(self, cell: Cell, finetuned: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is measured of one cell alone, in order: by evaluator all its options, and what else decides.
+
+        One after the other: what is fine-tuned first is the model that robustness is about.
+        """
         evaluators = self.evaluators
-        requests: dict[str, dict[str, Any]] = {"facts": {"counted": _COUNTED}}
+        yield "facts", {"counted": _COUNTED}
         if evaluators.knn is not None:
-            requests["knn"] = {"knn": evaluators.knn}
+            yield "knn", {"knn": evaluators.knn}
         if evaluators.linear is not None:
-            requests["linear"] = {"linear": evaluators.linear}
+            yield "linear", {"linear": evaluators.linear}
         if evaluators.few_shot is not None:
-            requests["few_shot"] = {"few_shot": evaluators.few_shot, "linear": evaluators.linear}
+            yield "few_shot", {"few_shot": evaluators.few_shot, "linear": evaluators.linear}
         if cell.finetune is not None:
-            requests["finetune"] = {"finetune": cell.finetune}
+            yield "finetune", {"finetune": cell.finetune}
         if evaluators.robustness is not None:
-            requests["robustness"] = {"robustness": evaluators.robustness}
-            if evaluators.robustness.of == "finetuned":
-                requests["robustness"] |= {"finetune": cell.finetune, "model": _model_of(finetuned)}
-            else:
-                requests["robustness"]["penalties"] = list(PENALTIES)
-        return requests
+            of_probe = evaluators.robustness.of == "probe"
+            model = {} if of_probe else {"finetune": cell.finetune, "model": _model_of(finetuned)}
+            penalties = {"penalties": list(PENALTIES)} if of_probe else {}
+            yield "robustness", {"robustness": evaluators.robustness, **model, **penalties}
 
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
         """k-NN and linear probe after PCA to a dimension that all cells have."""

@@ -108,14 +108,7 @@ class Work:
 
 
 _OF_A_COMPARISON = ("comparison.yaml", "comparison.json", "claim.yaml")
-_BEGUN = (
-    "budget.json",
-    "runs",
-    "results",
-    "finetuned",
-    "figures",
-    "cells",
-)
+_BEGUN = ("budget.json", "runs", "results", "finetuned", "figures", "cells")
 """What is there before one of them."""
 
 

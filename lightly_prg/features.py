@@ -138,8 +138,7 @@ class PRGEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         self.velocity = velocity
-        declared = path_of(velocity)
-        self.path = path if path is not None else declared if declared is not None else LinearPath()
+        self.path = path or path_of(velocity) or LinearPath()
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="state", tau=1.0, pool="flatten")
         shape = input_shape if input_shape is not None else getattr(velocity, "input_shape", None)

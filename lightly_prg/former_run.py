@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightly_prg.console import Console
-from lightly_prg.run import FORMER, Run
+from lightly_prg.run import FORMER, MOVING, Run
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def former_run_kept(run: Run, console: Console) -> Iterator[Callable[[], None]]:
         run: The folder.
         console: Where it is said where the former run is.
     """
-    aside, moving = run.folder / FORMER, run.folder / ".replacing"
+    aside, moving = run.folder / FORMER, run.folder / MOVING
     if moving.is_dir():
         _bring_back(moving, run)  # a process was killed while it set the run aside
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 FORMER = ".replaced"  # the folder of a run that another one is to replace
+MOVING = ".replacing"  # the same while the run is being moved there
 _DESCRIBED = ("architecture", "data", "embedding_dim", "feature", "input_shape", "nfe", "recipe_sha256", "training")
 _OF_A_RUN = frozenset(
     (
@@ -192,7 +193,7 @@ class Run:
             return False
         if all(entry.name == ".lock" or is_temporary(entry) for entry in self.folder.iterdir()):
             return False
-        if not self.recipe_file.is_file() and not (self.folder / FORMER).is_dir():
+        if not self.recipe_file.is_file() and not any((self.folder / name).is_dir() for name in (FORMER, MOVING)):
             raise UserError(f"{self.folder} holds files that are no run; choose another folder with --out.")
         return True
 

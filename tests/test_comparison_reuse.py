@@ -214,7 +214,7 @@ class TestMethods:
 
         def asked(options: dict[str, Any]) -> Any:
             judge = Judge(evaluators(**options), EvalRecipe(), Images(splits, Console()), False, Console())
-            return judge._requests(cell, folder)["robustness"]
+            return dict(judge._requests(cell, folder))["robustness"]
 
         assert asked(options)["model"] is None
         export(folder, splits=splits, finetuned="run")

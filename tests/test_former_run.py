@@ -53,11 +53,13 @@ def test_stopped_while_it_is_set_aside__all_comes_back(run: Run, moved: int, mon
     assert held(run) == before
 
 
-def test_killed_while_it_was_set_aside__the_next_one_brings_it_back(run: Run) -> None:
+@pytest.mark.parametrize("moved", [("encoder.json", "eval"), (*FILES, "eval")])
+def test_killed_while_it_was_set_aside__the_next_one_brings_it_back(run: Run, moved: tuple[str, ...]) -> None:
     before = held(run)
     (run.folder / ".replacing").mkdir()
-    for name in ("encoder.json", "eval"):
+    for name in moved:
         (run.folder / name).rename(run.folder / ".replacing" / name)
+    assert run.is_taken()
     with pytest.raises(OSError, match="full"):
         overwritten(run, full)
     assert held(run) == before

@@ -251,11 +251,9 @@ def _path_for(backbone: nn.Module | None, path: Path | str | None) -> Path:
     """The path to train on: a network that was made for one is not trained on another unawares."""
     wanted = path_from_name(path) if isinstance(path, str) else path
     declared = None if backbone is None else path_of(backbone)
-    if wanted is None:
-        return LinearPath() if declared is None else declared
-    if declared is not None and declared != wanted:
+    if wanted is not None and declared is not None and declared != wanted:
         raise UserError(f"The backbone is made for {declared}, and is to be trained on {wanted}: name its path.")
-    return wanted
+    return wanted or declared or LinearPath()
 
 
 def build_velocity(
