@@ -14,6 +14,7 @@ from typing import Any
 from lightly_prg.eval.measurement_rows import measurement_rows
 from lightly_prg.eval.page import environment, read_figures
 from lightly_prg.eval.result_files import (
+    choice_remark,
     lookup,
     method_name,
     number,
@@ -76,7 +77,10 @@ def write_report(run_dir: Path) -> Path:
             data=str(lookup(recipe, "data", "name") or lookup(encoder, "data", "name") or ""),
             date=_date(run_dir),
             verdict=verdict(tables[0]) if tables else "",
-            tables=[(table, column_details(table), best_scores(table)) for table in tables],
+            tables=[
+                (table, column_details(table), best_scores(table), choice_remark(encoder, table[0].split))
+                for table in tables
+            ],
             files=[(file, _details(file.data)) for file in files],
             figures=read_figures(run_dir, notes),
             feature=feature_text(encoder.get("feature") or lookup(recipe, "method", "feature")),

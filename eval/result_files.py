@@ -182,6 +182,23 @@ def own_split(recipe: Mapping[str, Any]) -> str:
     return str(lookup(recipe, "eval", "split"))
 
 
+def choice_remark(encoder: Mapping[str, Any], split: str) -> str:
+    """What has to be said of a run's accuracy on images that chose something of it; else nothing.
+
+    Args:
+        encoder: The content of encoder.json.
+        split: What judged.
+    """
+    noted = encoder.get("chosen_on")
+    chosen = [what for what, by in noted.items() if by == split] if isinstance(noted, Mapping) else []
+    if not chosen:
+        return ""
+    return (
+        f"The {' and the '.join(chosen)} of this run was chosen on {split} images, which flatters it on them; "
+        "test images judge it fairly."
+    )
+
+
 def lookup(section: Any, *keys: str) -> Any:
     """A value deep in nested mappings, None where the way ends."""
     for key in keys:

@@ -76,7 +76,7 @@ def compare(
     check_comparable(recipes, may_differ=recipe.may_differ)
     for method in recipe.methods:
         recipe.finetune_of(method)
-    check_folder(folder)
+    check_folder(folder, name=recipe.name)
     with Run(folder).lock():
         images = Images(data, console)
         costs = _costs(recipe, recipes, folder, data=data, images=images, trust=trust, console=console)

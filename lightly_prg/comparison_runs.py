@@ -67,7 +67,7 @@ def compare_runs(
     if any(judged != run.recipe.eval.split for run in runs):
         name += f"-{judged}"  # what the runs are asked by default lies beside it
     folder = Path(out) if out is not None else Path("comparisons") / name
-    check_folder(folder)
+    check_folder(folder, name=None)
     with Run(folder).lock():
         images = Images(data, console)
         for cell in cells:

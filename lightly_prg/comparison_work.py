@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
 from lightly_prg.files import read_json, write_json
 from lightly_prg.run import Run
+from lightly_prg.yaml_text import read_yaml
 
 
 @dataclass
@@ -112,16 +114,33 @@ _BEGUN = ("budget.json", "runs", "results", "finetuned", "figures", "cells")
 """What is there before one of them."""
 
 
-def check_folder(folder: Path) -> None:
-    """Refuses a folder that something else lies in.
+def check_folder(folder: Path, *, name: str | None) -> None:
+    """Refuses a folder that something else lies in: its tables would be replaced.
+
+    Args:
+        folder: Of a comparison or claim.
+        name: That of a comparison recipe or a claim; None where finished runs are compared, which have none.
 
     Raises:
-        UserError: If it is a run, or holds files of anything else.
+        UserError: If it is a run, holds another comparison, or files of anything else.
     """
     if Run(folder).recipe_file.is_file():
         raise UserError(f"{folder} is a run; a comparison needs a folder of its own: choose another with --out.")
-    if not folder.is_dir() or any((folder / name).is_file() for name in _OF_A_COMPARISON):
+    there = _named(folder)
+    if there not in (None, name):
+        raise UserError(f"{folder} holds {there!r}, whose tables would be replaced: choose another folder with --out.")
+    if not folder.is_dir() or any((folder / file).is_file() for file in _OF_A_COMPARISON):
         return
     foreign = [entry.name for entry in folder.iterdir() if entry.name not in _BEGUN and not entry.name.startswith(".")]
     if foreign:
         raise UserError(f"{folder} holds {min(foreign)}, which is of no comparison: choose another folder with --out.")
+
+
+def _named(folder: Path) -> str | None:
+    """The comparison or claim that lies in a folder; None where there is none, or it cannot be read."""
+    for file, key in (("comparison.yaml", "name"), ("claim.yaml", "id")):
+        with suppress(OSError, ValueError):  # damaged: written anew
+            content = read_yaml((folder / file).read_text(encoding="utf-8"))
+            if isinstance(content, dict):
+                return str(content.get(key))
+    return None

@@ -31,6 +31,7 @@ from lightly_prg.eval import (
     write_report,
 )
 from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.result_files import choice_remark
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import write_json
 from lightly_prg.full_precision import full_precision
@@ -102,7 +103,24 @@ class Evaluation:
                 f"{self.run.folder} was trained on other images than {recipe.data.root} holds now: some that it was "
                 "trained on would judge it. Images that it was not trained on are judged by `lightly-prg transfer`."
             )
+        self._check_split(splits)
         return splits
+
+    def _check_split(self, splits: Splits) -> None:
+        """Refuses a recipe.yaml that was edited so that other images were trained on than it says."""
+        asked = {
+            "split_seed": ("a seed of", self.run.recipe.seed),
+            "num_train": ("training images to the number of", len(splits.train)),
+            "num_validation": ("validation images to the number of", len(splits.validation)),
+            "num_test": ("test images to the number of", len(splits.test)),
+        }
+        for key, (what, value) in asked.items():
+            noted = self.description["data"].get(key, value)  # older versions noted no seed
+            if noted != value:
+                raise UserError(
+                    f"{self.run.recipe_file} was changed after the training: it asks for {what} {value}, and the "
+                    f"encoder was trained with {noted}; images that it was trained on would judge it."
+                )
 
     @cached_property
     def target(self) -> torch.device:
@@ -337,6 +355,8 @@ class Evaluation:
             "recipe_sha256": self.description["recipe_sha256"],
         }
         self.run.write_result(evaluator, content, own_options=own and name == "run")
+        if name == "run" and (remark := choice_remark(self.description, split)):
+            self.console.say(remark)
         return content
 
     def samples(self, count: int = 64, *, steps: int = 50, solver: str = "heun2", seed: int | None = None) -> Path:

@@ -42,6 +42,9 @@ from lightly_prg.recipe_section import Fraction, Integer, Number, Positive, Sect
 from lightly_prg.recipe_views import AugmentRecipe
 from lightly_prg.yaml_text import read_yaml
 
+_Decay = Annotated[Number, Field(ge=0.0, lt=1.0)]
+_LearningRate = Annotated[Number, Field(gt=0.0, le=1e6)]  # beyond, a step leaves what torch can count
+
 
 class DataRecipe(Section):
     """Which images, from where, in which size, and how they are split.
@@ -115,15 +118,15 @@ class TrainRecipe(Section):
     max_steps: Positive | None = None
     batch_size: Positive = 128
     optimizer: Literal["adamw", "adam", "sgd", "lars"] = "adamw"
-    lr: Annotated[Number, Field(gt=0.0)] = 2.0e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    momentum: Fraction = 0.9
+    lr: _LearningRate = 2.0e-4
+    betas: tuple[_Decay, _Decay] = (0.9, 0.999)
+    momentum: _Decay = 0.9
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: Annotated[Number, Field(ge=0.0)] = 0.0
     clip: Annotated[Number, Field(gt=0.0)] | None = 1.0
     accumulate: Positive = 1
-    ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.9999
+    ema_decay: _Decay = 0.9999
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(number_to_text)] = "auto"
     compile: Literal["auto"] | bool = "auto"
     num_workers: Literal["auto"] | Annotated[Integer, Field(ge=0)] = "auto"
@@ -211,8 +214,8 @@ class FinetuneRecipe(Section):
     labels: Annotated[Number, Field(gt=0.0)] | None = None
     epochs: Positive | None = None
     batch_size: Positive | None = None
-    learning_rates: tuple[Annotated[Number, Field(gt=0.0)], ...] | None = None
-    ema_decay: Annotated[Number, Field(ge=0.0, lt=1.0)] | None = None
+    learning_rates: tuple[_LearningRate, ...] | None = None
+    ema_decay: _Decay | None = None
     beta: Annotated[Number, Field(ge=0.0)] = 0.0
     lora: LoRARecipe = LoRARecipe()
     feature: dict[str, Any] | None = None

@@ -258,7 +258,13 @@ class Run:
                 raise
 
     def write_result(self, evaluator: str, result: Mapping[str, Any], *, own_options: bool) -> Path:
-        """Writes one result; those with the recipe's own options have the plain file name."""
+        """Writes one result; those with the recipe's own options have the plain file name.
+
+        Raises:
+            UserError: If the run was trained anew since it was opened: the result is not of what is there now.
+        """
+        if "description" in self.__dict__ and self._is_replaced():
+            raise UserError(f"{self.folder} was trained anew while it was measured; ask again.")
         name = evaluator
         if not own_options:
             options = json.dumps(
@@ -268,6 +274,11 @@ class Run:
         path = self.folder / "eval" / f"{name}.json"
         write_json(path, {"evaluator": evaluator, **result})
         return path
+
+    def _is_replaced(self) -> bool:
+        now = Run(self.folder)
+        keys = ("weights_crc32", "recipe_sha256")
+        return not now.encoder_file.is_file() or any(now.description.get(k) != self.description.get(k) for k in keys)
 
     def export(
         self,

@@ -26,6 +26,7 @@ from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
 from lightly_prg.evaluable import check_evaluable
+from lightly_prg.finetunable import check_finetunable
 from lightly_prg.former_run import former_run_kept
 from lightly_prg.hardware import pick_device, pick_precision
 from lightly_prg.layout import fast_layout
@@ -34,7 +35,6 @@ from lightly_prg.models import redraw_zero_weights
 from lightly_prg.processes import check_shares, is_first_process, process_count, wait_for_all
 from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
-from lightly_prg.rereading import reread
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, PlainFiles, read_checkpoint
@@ -91,14 +91,13 @@ def train(
     batches = TrainingData(data.train, recipe)
     module = build_module(recipe, data, trust=trust, init_from=init_from)
     module.epochs = recipe.train.epochs
-    if recipe.eval.finetune is not None:
-        reread(module.encoder(), feature=recipe.eval.finetune.feature, ode=recipe.eval.finetune.ode)
+    check_finetunable(recipe, module.encoder(), data)
     start = _describe_start(recipe, init_from)
     described = describe_splits(recipe, data)
     if not first:
-        _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
+        _, stop = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks)
         wait_for_all()  # until the first process has exported the encoder
-        return run
+        return _unless_stopped(run, stop)
 
     def begin() -> None:
         run.remove_leftovers()
@@ -107,9 +106,15 @@ def train(
         run.create(recipe)
 
     with run.lock(), former_run_kept(run, console) as set_aside:
-        log = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks, begin)
+        log, stop = _fit(run, recipe, module, batches, data.validation, described, resume, console, callbacks, begin)
         run.export(module.encoder(), data=described, training=log.summary(), extra=start)
     wait_for_all()
+    return _unless_stopped(run, stop)
+
+
+def _unless_stopped(run: Run, stop: int | None) -> Run:
+    if stop is not None:
+        raise Interrupted(stop, saved=True)
     return run
 
 
@@ -127,6 +132,7 @@ def _adopt(
         if recipe.init_from is None:
             # What starts at zero would hide the other weights: such a flow does not move and its state is the image.
             redraw_zero_weights(encoder.network, generator_for(recipe.seed, "random network, zero weights"))
+    check_finetunable(recipe, encoder, data)
     start = _describe_start(recipe, init_from)
     with run.lock(), former_run_kept(run, console) as set_aside:
         if overwrite:
@@ -157,6 +163,7 @@ def describe_splits(recipe: Recipe, data: Splits) -> dict[str, Any]:
         "num_train": len(data.train),
         "num_validation": len(data.validation),
         "num_test": len(data.test),
+        "split_seed": recipe.seed,
         # A folder can hold other images tomorrow, and the same ones elsewhere.
         **({"fingerprint": data.fingerprint} if recipe.data.name == "folder" else {}),
     }
@@ -248,8 +255,12 @@ def _fit(
     console: Console,
     callbacks: Sequence[pl.Callback],
     begin: Callable[[], None] = lambda: None,
-) -> TrainingLog:
-    """Trains; ``begin`` is called once Lightning has accepted the recipe: a run that is there is lost no sooner."""
+) -> tuple[TrainingLog, int | None]:
+    """Trains; ``begin`` is called once Lightning has accepted the recipe: a run that is there is lost no sooner.
+
+    Returns:
+        The log; and the number of a signal that came in the last step, which no other step was left to heed.
+    """
     settings = recipe.train
     state = read_checkpoint(run.checkpoint, recipe) if resume and run.checkpoint.is_file() else None
     device = pick_device(settings.accelerator)
@@ -343,7 +354,7 @@ def _fit(
         warnings.filterwarnings("ignore", module="lightning_fabric")
         trainer.fit(module, datamodule=batches, ckpt_path=run.checkpoint if state is not None else None)
     module.cpu()
-    return log
+    return log, checkpoint.stopped_at_end
 
 
 def _trainer(settings: TrainRecipe, **options: Any) -> pl.Trainer:

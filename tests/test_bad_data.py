@@ -146,6 +146,34 @@ def test_images_without_labels__are_not_fine_tuned_on(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("{labels: 2, mode: partial, blocks: [nowhere]}", "The encoder has no parameters in 'nowhere'"),
+        ("{labels: 2, mode: partial}", "The mode 'partial' trains blocks that are named"),
+        ("{labels: 900}", "900 labels of each class were asked for"),
+        ("{labels: 2, preset: prg}", "The prg head pools an ODE state"),
+        ("{labels: 2, feature: {block: nowhere}}", "nowhere"),
+    ],
+)
+def test_fine_tuning_that_could_not_begin__is_told_before_the_training(
+    image_folder: MakeFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asked: str,
+    told: str,
+) -> None:
+    root = image_folder({"cats": 30, "dogs": 30})
+    changes = ["eval.few_shot=null", f"eval.finetune={asked}"]
+    code, err = train(monkeypatch, capsys, f"data.root={root}", *changes, "--out", str(tmp_path / "run"))
+    assert code == 2, err
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("Error: eval.finetune: ")
+    assert told in last
+    assert not (tmp_path / "run").exists()
+
+
 def test_jpeg_that_declares_a_huge_image__is_refused_before_room_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -503,6 +503,15 @@ class TestForeignFiles:
             compare(comparison, out=tmp_path, data=splits)
         assert (tmp_path / "table.csv").read_text() == "precious"
 
+    def test_tables_of_another_comparison__are_not_replaced(
+        self, comparison: ComparisonRecipe, splits: Splits, tmp_path: Path
+    ) -> None:
+        (tmp_path / "comparison.yaml").write_text(comparison.model_copy(update={"name": "other"}).to_yaml())
+        (tmp_path / "table.md").write_text("measured for hours")
+        with pytest.raises(UserError, match=r"holds 'other', whose tables would be replaced"):
+            compare(comparison, out=tmp_path, data=splits)
+        assert (tmp_path / "table.md").read_text() == "measured for hours"
+
     def test_place_of_a_run__that_holds_something_else_is_left_alone(
         self, comparison: ComparisonRecipe, splits: Splits, tmp_path: Path
     ) -> None:

@@ -38,6 +38,8 @@ def test_override__another_backbone_drops_the_keys_of_the_old_one() -> None:
         ("train.epochs=-1", ["train.epochs", "-1", "greater than or equal to 0"]),
         ("train.epochs=true", ["train.epochs", "True", "number"]),
         ("train.epochs=2.5", ["train.epochs", "2.5"]),
+        ("train.betas=[1, 0.9]", ["train.betas", "1", "less than 1"]),
+        ("train.lr=1e300", ["train.lr", "1e300", "1000000"]),
         ("train.lr=.nan", ["train.lr", "nan", "finite"]),
         ("method.path=lin", ["method.path", "'lin'", "'linear'", "'trigonometric'"]),
         ("method.name=prq", ["method.name", "'prq'", "did you mean 'prg'"]),

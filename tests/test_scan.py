@@ -372,6 +372,23 @@ class TestWrite:
         with pytest.raises(UserError, match="its feature was chosen on the validation images"):
             check_choice(run, "validation")
 
+    def test_accuracy_on_images_that_chose_the_feature__is_said_to_flatter(self, evaluation: Evaluation) -> None:
+        scan(evaluation, blocks=("stem",), taus=(0.5,), write=True)
+        judged = Splits(image_set(48, 0), image_set(12, 1), image_set(20, 2))
+        fresh = Evaluation(Run.open(evaluation.run.folder), data=judged, device="cpu")
+        said: list[object] = []
+        fresh.console.say = said.append  # type: ignore[method-assign]
+        fresh.knn(split="test")
+        assert not said
+        fresh.knn(split="validation")
+        (remark,) = said
+        assert remark == (
+            "The feature of this run was chosen on validation images, which flatters it on them; test images judge it "
+            "fairly."
+        )
+        page = fresh.report().read_text(encoding="utf-8")
+        assert page.count(str(remark)) == 1, "beside the table of validation images alone"
+
     def test_full_disk__leaves_results_and_feature_as_they_were(
         self, evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -82,7 +82,7 @@ class _Work:
         self.kinds = {cell.key: self.study.kinds(claim.study, cell.recipe) for cell in self.cells}
         self.training: dict[str, Any] = {}
         self._asked = claim.study.model_dump(mode="json", exclude=set(self.study.aside))
-        check_folder(self.folder)
+        check_folder(self.folder, name=claim.id)
         for cell in self.cells:
             check_images(cell.label, cell.recipe)
 

@@ -17,6 +17,11 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that has no sign for `±` shows another one
     try:
         app()
+    except SystemExit as end:
+        # Typer answers Ctrl-C with the exit code alone.
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            print("Interrupted: what was finished is kept.", file=sys.stderr)
+        raise
     except Exception as error:
         code, message = _explain(error)
         if message is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import zipfile
 from pathlib import Path
@@ -45,6 +46,10 @@ class LastCheckpoint(Callback):
         total: Batches of the whole training.
         images: Stored, so that a checkpoint cannot continue on other images; None for a named set.
         seconds: At the latest after this long there is another one.
+
+    Attributes:
+        stop_signal: The number of the signal that this process was sent, if it was.
+        stopped_at_end: The same where one came in the last step, in every process.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class LastCheckpoint(Callback):
         self.images = images
         self.seconds = seconds
         self.stop_signal: int | None = None
+        self.stopped_at_end: int | None = None
         self._position = 0
         self._due = False
         self._last = time.monotonic()
@@ -115,8 +121,11 @@ class LastCheckpoint(Callback):
             # Saving is collective, yet only the first process writes: the others must not touch the file.
             trainer.save_checkpoint(self.path)
         self._due, self._last = False, time.monotonic()
-        if stop and self._position < self.total:
-            raise Interrupted(self.stop_signal or 15, saved=True)
+        if stop:
+            number = self.stop_signal or signal.SIGTERM
+            if self._position < self.total:
+                raise Interrupted(number, saved=True)
+            self.stopped_at_end = number
 
     def _check_weights(self, module: pl.LightningModule) -> None:
         """Keeps weights that are no numbers from taking the place of those that were.

@@ -62,6 +62,33 @@ def test_folder_that_changed__does_not_judge_what_was_trained_on_it(images: Path
     assert (run.folder / "eval/knn.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("seed: 0", "seed: 1"), ("validation_fraction: 0.1", "validation_fraction: 0.3")],
+)
+def test_recipe_edited_after_training__does_not_judge_by_images_trained_on(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    changes = ["data={name: digits, train_size: 100}", "train.epochs=1", "train.max_steps=2"]
+    run = train(parse_recipe(RECIPE, overrides=changes), out=tmp_path / "run")
+    text = run.recipe_file.read_text(encoding="utf-8")
+    assert before in text
+    run.recipe_file.write_text(text.replace(before, after, 1), encoding="utf-8")
+    with pytest.raises(UserError, match=r"recipe\.yaml was changed after the training"):
+        Evaluation(Run.open(run.folder)).images("test")
+
+
+def test_run_trained_anew_meanwhile__does_not_get_the_result_of_the_former(images: Path, tmp_path: Path) -> None:
+    evaluation = Evaluation(train(recipe(images), out=tmp_path / "run"))
+    evaluation.embeddings("run", "test")
+    longer = recipe(images)
+    longer = longer.model_copy(update={"train": longer.train.model_copy(update={"epochs": 4})})
+    train(longer, out=tmp_path / "run", overwrite=True)
+    with pytest.raises(UserError, match="was trained anew while it was measured"):
+        evaluation.knn()
+    assert not (tmp_path / "run/eval/knn.json").exists()
+
+
 def test_training__is_not_continued_on_other_images(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,3 +158,14 @@ def test_memory_of_a_cpu__ends_in_a_sentence(
     monkeypatch.setattr("lightly_prg.recipe.load_recipe", exhausted)
     code, _, err = call(monkeypatch, capsys, "train", "quickstart")
     assert (code, err.startswith("Error: out of memory.")) == (2, True)
+
+
+def test_ctrl_c_outside_of_training__ends_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lightly_prg.recipe.load_recipe", stopped)
+    code, _, err = call(monkeypatch, capsys, "train", "quickstart")
+    assert (code, err) == (130, "Interrupted: what was finished is kept.\n")

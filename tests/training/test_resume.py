@@ -137,6 +137,25 @@ def test_ctrl_c__saves_and_resumes(
     assert same(weights(whole), weights(cut))
 
 
+def test_ctrl_c_in_the_last_step__ends_the_command_and_loses_nothing(
+    tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny_recipe, out=tmp_path / "whole", data=tiny_splits)
+    original = PRG.training_step
+
+    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == 14:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PRG, "training_step", step)
+        with pytest.raises(Interrupted):
+            train(tiny_recipe, out=tmp_path / "cut", data=tiny_splits)
+    assert Run(tmp_path / "cut").is_trained
+    assert same(weights(whole), weights(Run(tmp_path / "cut")))
+
+
 def test_nan_loss__stops_names_the_step_and_keeps_the_checkpoint(
     tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
