@@ -15,7 +15,7 @@ from lightly_prg.attention import use_fast_attention
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits
 from lightly_prg.diagnostics import round_trip, sample
-from lightly_prg.errors import UserError
+from lightly_prg.errors import MissingImages, UserError
 from lightly_prg.eval import (
     Embeddings,
     RawPixels,
@@ -95,7 +95,10 @@ class Evaluation:
         recipe = self.run.recipe
         if self.root is not None:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": self.root})})
-        splits = load_splits(recipe, self.console)
+        try:
+            splits = load_splits(recipe, self.console)
+        except MissingImages as error:
+            raise MissingImages(f"{error} For a run, --root says where its images lie now.") from None
         # Of folders alone: named sets are the same everywhere. A version that did not note it is believed.
         noted = self.run.trained_on
         if recipe.data.name == "folder" and noted not in (None, splits.fingerprint):

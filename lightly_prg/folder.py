@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightly_prg.decoding import EXTENSIONS
-from lightly_prg.errors import UserError
+from lightly_prg.errors import MissingImages, UserError
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
@@ -49,12 +49,13 @@ def list_folder(root: str | Path) -> FolderListing:
     extension are passed over. Only names are read, no file is opened.
 
     Raises:
-        UserError: If the folder is missing, holds no images, or has none of these shapes.
+        MissingImages: If there is no such folder.
+        UserError: If it holds no images, or has none of these shapes.
     """
     root = Path(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
-        raise UserError(f"The image folder {root} {what}: set data.root to a folder of images.")
+        raise MissingImages(f"The image folder {root} {what}: set data.root to a folder of images.")
     folders, loose = _entries(root)
     by_name = {name.lower(): name for name in reversed(folders)}
     test_folder = next((by_name[name] for name in _TEST_NAMES if name in by_name), None)

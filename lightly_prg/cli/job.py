@@ -10,6 +10,7 @@ import typer
 from lightly_prg.cli.app import JOB, app
 from lightly_prg.cli.common import (
     OverwriteOption,
+    RootOption,
     TrustOption,
     evaluation_of,
     is_there,
@@ -125,6 +126,7 @@ def evaluate(
         typer.Option("--all", help="Retrieval, clustering and robustness (1,000 images) as well."),
     ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="The run folder. Default: runs/<name>.")] = None,
+    root: RootOption = None,
     overwrite: OverwriteOption = False,
     trust: TrustOption = False,
 ) -> None:
@@ -150,8 +152,9 @@ def evaluate(
             f"{source} is a run, which is judged as it is and where it lies; --weights, --resize and --out go with "
             "timm:NAME, torchvision:NAME and diffusers:FOLDER.",
         )
-        evaluation = evaluation_of(Path(source), trust=trust)
+        evaluation = evaluation_of(Path(source), trust=trust, root=root)
     else:
+        refuse(root is not None, "--root goes with a run; of networks and generators it is data.root=FOLDER.")
         generator = source.startswith("diffusers:")
         refuse(
             generator and weights != "default",

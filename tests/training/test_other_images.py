@@ -54,6 +54,8 @@ def test_folder_that_changed__does_not_judge_what_was_trained_on_it(images: Path
     run = train(recipe(images), out=tmp_path / "run")
     assert Evaluation(run).knn() is not None
     moved = images.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="--root says where its images lie now"):
+        Evaluation(run).knn()
     assert Evaluation(run, root=str(moved)).knn() is not None, "the same images, moved"
     before = (run.folder / "eval/knn.json").read_bytes()
     add(moved, "train", 20, 30)
@@ -158,6 +160,18 @@ def test_memory_of_a_cpu__ends_in_a_sentence(
     monkeypatch.setattr("lightly_prg.recipe.load_recipe", exhausted)
     code, _, err = call(monkeypatch, capsys, "train", "quickstart")
     assert (code, err.startswith("Error: out of memory.")) == (2, True)
+
+
+def test_evaluate__finds_images_that_were_moved(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(recipe(images), out=tmp_path / "run")
+    moved = images.rename(tmp_path / "elsewhere")
+    code, _, err = call(monkeypatch, capsys, "evaluate", str(run.folder), "--root", str(moved))
+    assert code == 0, err
+    assert (run.folder / "eval/linear.json").is_file()
+    code, _, err = call(monkeypatch, capsys, "evaluate", "timm:resnet18", "--root", str(moved))
+    assert (code, "it is data.root=FOLDER" in err) == (2, True)
 
 
 def test_ctrl_c_outside_of_training__ends_in_a_sentence(
