@@ -7,10 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lightly_prg.eval.comparison_files import Comparison, read_comparison
+from lightly_prg.eval.comparison_files import CellResults, Comparison, read_comparison
 from lightly_prg.eval.comparison_table import (
     TableRow,
     best_of,
+    explained_differences,
+    finetuned_notes,
     known_costs,
     shown_cost,
     shown_difference,
@@ -22,8 +24,7 @@ from lightly_prg.eval.comparison_table import (
     to_markdown,
 )
 from lightly_prg.eval.page import environment, read_figures
-from lightly_prg.eval.report import feature_text
-from lightly_prg.eval.result_files import NAMES, lookup
+from lightly_prg.eval.result_files import NAMES, feature_text, lookup
 from lightly_prg.eval.result_table import listed
 from lightly_prg.files import write_text
 
@@ -61,7 +62,7 @@ def write_comparison(folder: Path) -> Path:
         .render(
             name=str(about.get("name")),
             description=str(about.get("description") or ""),
-            data=str(lookup(comparison.cells[0].facts, "data", "name") or ""),
+            data=_data_of(comparison),
             split=str(about.get("split")),
             seeds=list(about.get("seeds", [])),
             date=datetime.fromtimestamp((folder / "comparison.json").stat().st_mtime).astimezone().date().isoformat(),
@@ -77,6 +78,9 @@ def write_comparison(folder: Path) -> Path:
             facts=_facts(comparison),
             features=_features(comparison),
             recipe_text=comparison.recipe_text,
+            budgeted=about.get("budget") is not None,
+            explained=explained_differences(rows),
+            finetuned=finetuned_notes(comparison),
             shown_score=shown_score,
             shown_difference=shown_difference,
             shown_cost=shown_cost,
@@ -104,7 +108,7 @@ def verdicts(comparison: Comparison, rows: Sequence[TableRow]) -> list[str]:
         for column in comparison.columns:
             difference = row.differences.get(column.key)
             if difference is not None:
-                text = f"{column.full} ({shown_difference(difference)})"
+                text = f"{column.full} ({shown_difference(difference, marked=False)})"
                 said.setdefault(difference.verdict, []).append(text)
         parts = [
             f"{words[verdict]} {comparison.reference} in {listed(said[verdict])}"
@@ -140,6 +144,11 @@ def _draw(comparison: Comparison, rows: Sequence[TableRow], figures: Path) -> No
             stale.unlink(missing_ok=True)
 
 
+def _data_of(comparison: Comparison) -> str:
+    """The images: the named set, or the folder that they lie in."""
+    return str(comparison.about.get("data") or lookup(comparison.cells[0].facts, "data", "name") or "")
+
+
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     """How the comparison was made, as terms and descriptions; what is unknown is left out."""
     about, first = comparison.about, comparison.cells[0].facts
@@ -147,7 +156,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     budget = about.get("budget")
     facts = {
         "Images": _joined(
-            data.get("name"),
+            _data_of(comparison),
             " \N{MULTIPLICATION SIGN} ".join(map(str, first.get("input_shape") or ())),
             f"{data['num_train']:,} for training" if "num_train" in data else None,
             f"{data['num_validation']:,} for validation" if "num_validation" in data else None,
@@ -191,7 +200,7 @@ def _device(facts: Mapping[str, Any]) -> str:
     python = f"Python {facts['python']}" if "python" in facts else None
     cores = f"{facts['cpu_count']} CPU cores" if facts.get("cpu_count") else None
     training = (lookup(facts, "training", key) for key in ("device", "precision"))
-    return _joined(*training, facts.get("machine"), cores, python)
+    return _joined(*training, facts.get("cpu") or facts.get("machine"), cores, python)
 
 
 def _versions(facts: Mapping[str, Any]) -> str:
@@ -204,6 +213,11 @@ def _features(comparison: Comparison) -> list[tuple[str, str, str]]:
     for label in comparison.labels:
         cells = comparison.of(label)
         method = str(cells[0].facts.get("method") or "")
-        texts = list(dict.fromkeys(feature_text(cell.facts.get("feature")) for cell in cells))
+        texts = list(dict.fromkeys(_feature_of(cell) for cell in cells))
         lines.append((label, NAMES.get(method, method), "; ".join(filter(None, texts))))
     return lines
+
+
+def _feature_of(cell: CellResults) -> str:
+    text = feature_text(cell.facts.get("feature"))
+    return f"{text}, one of {cell.candidates} features" if text and cell.candidates is not None else text

@@ -51,6 +51,7 @@ class CellResults:
         facts: What its encoder is and cost, as ``facts.json`` has it.
         results: The results by evaluator.
         losses: The training curve, ``(share of the training, loss)``; empty where it is not there.
+        candidates: Of how many features a scan chose; None where there was none.
     """
 
     label: str
@@ -60,6 +61,7 @@ class CellResults:
     facts: Mapping[str, Any]
     results: Mapping[str, Mapping[str, Any]]
     losses: Curve
+    candidates: int | None = None
 
     def fact(self, *keys: str) -> float | None:
         """A number deep in the facts; None where it is not known."""
@@ -138,7 +140,10 @@ def read_comparison(folder: Path) -> Comparison:
             columns.setdefault(column.key, column)
             scores[column.key], steps[column.key] = top1, 100.0 / images
         losses = _read_losses(_path(folder, entry["run"]) / "metrics.csv")
-        cells.append(CellResults(entry["label"], int(entry["seed"]), scores, steps, facts, results, losses))
+        scan = read_json(files / "scan.json")["result"] if (files / "scan.json").is_file() else {}
+        cells.append(
+            CellResults(entry["label"], int(entry["seed"]), scores, steps, facts, results, losses, scan.get("cells"))
+        )
     if not cells:
         raise UserError(f"{folder} holds no results yet.")
     order = {label: index for index, label in enumerate(about["methods"])}
@@ -209,31 +214,46 @@ def _check_counts(cells: list[CellResults]) -> None:
 def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
     seeds = about.get("seeds", [])
     for label in about["methods"]:
-        there = [cell.seed for cell in cells if cell.label == label]
-        if len(there) < len(seeds):
-            yield f"{label}: {len(there)} of {len(seeds)} seeds so far."
+        own = [cell for cell in cells if cell.label == label]
+        if len(own) < len(seeds):
+            yield f"{label}: {len(own)} of {len(seeds)} seeds so far."
+        for name in dict.fromkeys(name for cell in own for name in cell.results):
+            there = [cell.seed for cell in own if name in cell.results]
+            if len(there) < len(own):
+                yield f"{label}: {name} of {_seeds(there)} alone so far."
     yield from _budget_notes(about, cells)
     common = number(lookup(about, "settings", "common_dimension"))
     for cell in cells:
         length = number(cell.facts.get("embedding_dim"))
         if common is not None and length is not None and length < common:
             yield f"{cell.label}, seed {cell.seed}: no accuracies after PCA to {common:g}: its feature has {length:g}."
-        for name, result in cell.results.items():
+        for name, result in _parts(cell):
             if result.get("converged") is False:
                 yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."
     yield from _edge_notes(about, cells)
+
+
+def _parts(cell: CellResults) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every result by what it is called, the probe after PCA on its own."""
+    for name, result in cell.results.items():
+        yield name, result
+        if name == "common_dimension":
+            yield f"linear after PCA to {result['dimension']}", result["linear"]
 
 
 def _edge_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
     """What was chosen at the end of its grid, beyond which a better choice may lie."""
     for label in about["methods"]:
         own = [cell for cell in cells if cell.label == label]
-        for name in dict.fromkeys(name for cell in own for name in cell.results):
+        for name in dict.fromkeys(name for cell in own for name, _ in _parts(cell)):
             for key, chosen in _EDGES.items():
-                seeds = [cell.seed for cell in own if cell.results.get(name, {}).get(key) is True]
+                seeds = [cell.seed for cell in own if dict(_parts(cell)).get(name, {}).get(key) is True]
                 if seeds:
-                    told = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-                    yield f"{label}, {told}: the {chosen} of {name} that was chosen ends its grid."
+                    yield f"{label}, {_seeds(seeds)}: the {chosen} of {name} that was chosen ends its grid."
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _budget_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
@@ -258,5 +278,5 @@ def _read_losses(metrics: Path) -> Curve:
                 points.append((float(row["step"]), float(row["train_loss"])))
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         pass
-    total = points[-1][0] if points else 1.0
+    total = points[-1][0] if points and points[-1][0] > 0 else 1.0
     return [(step / total, loss) for step, loss in points]

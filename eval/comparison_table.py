@@ -12,9 +12,14 @@ from typing import Any
 
 from lightly_prg.eval.comparison_files import CellResults, Column, Comparison
 from lightly_prg.eval.comparison_statistics import Mean, PairedDifference, mean_of, paired_difference
+from lightly_prg.eval.result_files import feature_text, number
 from lightly_prg.eval.result_table import count
 
 NOTHING = "\N{EN DASH}"
+_TOLD_APART = {
+    "above": " \N{BLACK UP-POINTING TRIANGLE}",
+    "below": " \N{BLACK DOWN-POINTING TRIANGLE}",
+}
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,13 @@ def shown_score(mean: Mean | None) -> str:
     return f"{mean.mean:.1f}" + (f" ± {mean.deviation:.1f}" if mean.deviation is not None else "")
 
 
-def shown_difference(difference: PairedDifference | None) -> str:
-    """``+1.2 ± 0.4``, with the standard error."""
+def shown_difference(difference: PairedDifference | None, *, marked: bool = True) -> str:
+    """``+1.2 ± 0.4 ▲``, with half of the 95 % interval and, if it is to be marked, on which side of zero that lies."""
     if difference is None:
         return NOTHING
-    error = difference.standard_error
-    return f"{difference.mean:+.1f}".replace("-", "\N{MINUS SIGN}") + (f" ± {error:.1f}" if error is not None else "")
+    width = difference.half_width
+    shown = f"{difference.mean:+.1f}".replace("-", "\N{MINUS SIGN}") + (f" ± {width:.1f}" if width is not None else "")
+    return shown + (_TOLD_APART.get(difference.verdict, "") if marked else "")
 
 
 def shown_cost(value: float | None) -> str:
@@ -163,7 +169,7 @@ def to_markdown(comparison: Comparison, rows: Sequence[TableRow]) -> str:
     others = [row for row in rows if row.label != comparison.reference]
     if others:
         parts += [
-            f"Differences to {_markdown(comparison.reference)}, seed by seed: mean and its standard error, in points.",
+            f"Differences to {_markdown(comparison.reference)} in points, {explained_differences(rows)}",
             _markdown_table(
                 ["method", *(column.full for column in columns)],
                 [[row.label, *(shown_difference(row.differences.get(c.key)) for c in columns)] for row in others],
@@ -174,7 +180,43 @@ def to_markdown(comparison: Comparison, rows: Sequence[TableRow]) -> str:
         for cell in comparison.cells
     ]
     parts += ["Every seed:", _markdown_table(["method", "seed", *(column.full for column in columns)], seeds)]
+    parts += ["\n".join(f"* {_markdown(note)}" for note in (*finetuned_notes(comparison), *comparison.notes))]
     return "\n\n".join(parts) + "\n"
+
+
+def explained_differences(rows: Sequence[TableRow]) -> str:
+    """What stands beside every table of differences, as the end of a sentence."""
+    differences = [difference for row in rows for difference in row.differences.values()]
+    if all(difference.half_width is None for difference in differences):
+        return "seed by seed; of one seed no interval is known."
+    above, below = (_TOLD_APART[side].strip() for side in ("above", "below"))
+    return (
+        f"seed by seed: mean ± half of its 95 % interval (Student's t); {above} and {below} where that does not hold "
+        f"zero, as by chance one in twenty of these {len(differences)} would."
+    )
+
+
+def finetuned_notes(comparison: Comparison) -> list[str]:
+    """What a fine-tuned model is read at and costs, which its frozen feature in the table does not say."""
+    notes = []
+    for label in comparison.labels:
+        results = [cell.results["finetune"] for cell in comparison.of(label) if "finetune" in cell.results]
+        told = dict.fromkeys(
+            ", ".join(
+                part
+                for part in (
+                    feature_text(result.get("feature")),
+                    f"{count(number(result.get('embedding_dim')))} numbers",
+                    f"NFE {count(number(result.get('nfe')))}",
+                    f"learning rate {number(result.get('learning_rate')) or 0.0:g}",
+                )
+                if part
+            )
+            for result in results
+        )
+        if told:
+            notes.append(f"{label}, fine-tuned: {'; '.join(told)}.")
+    return notes
 
 
 def _caption(comparison: Comparison) -> str:
@@ -264,6 +306,8 @@ _LATEX = {
     "\N{MINUS SIGN}": "$-$",
     NOTHING: "--",
     "\N{NO-BREAK SPACE}": "~",
+    "\N{BLACK UP-POINTING TRIANGLE}": r"$\blacktriangle$",
+    "\N{BLACK DOWN-POINTING TRIANGLE}": r"$\blacktriangledown$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
@@ -275,7 +319,7 @@ def latex_text(text: str) -> str:
 
 
 def to_latex(comparison: Comparison, rows: Sequence[TableRow]) -> str:
-    """A ``tabular`` of accuracies and costs, and one of paired differences; both need ``booktabs``."""
+    """A ``tabular`` of accuracies and costs, and one of paired differences; they need ``booktabs`` and ``amssymb``."""
     columns, costs = comparison.columns, known_costs(rows)
     best = {column.key: best_of(rows, column.key) for column in columns}
 
@@ -291,7 +335,7 @@ def to_latex(comparison: Comparison, rows: Sequence[TableRow]) -> str:
         return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", *inner, r"\end{tabular}"])
 
     parts = [
-        f"% {' '.join(_caption(comparison).split())} Needs \\usepackage{{booktabs}}.",
+        f"% {' '.join(_caption(comparison).split())} Needs \\usepackage{{booktabs,amssymb}}.",
         table(
             ["method", *(column.full for column in columns), *(cost.full for cost in costs)],
             [
@@ -308,7 +352,7 @@ def to_latex(comparison: Comparison, rows: Sequence[TableRow]) -> str:
     if others:
         reference = " ".join(comparison.reference.split())
         parts += [
-            f"% Differences to {reference}, seed by seed: mean and its standard error, in points.",
+            f"% Differences to {reference} in points, {explained_differences(rows)}",
             table(
                 ["method", *(column.full for column in columns)],
                 [

@@ -16,9 +16,22 @@ from lightly_prg.eval.comparison_statistics import pareto_front
 from lightly_prg.eval.comparison_table import COSTS, TableRow, shown_cost
 from lightly_prg.eval.plot_robustness import plot_robustness
 from lightly_prg.eval.result_files import lookup, number
-from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, widen, write_figure
+from lightly_prg.plot_style import (
+    Theme,
+    legend_label,
+    method_colours,
+    new_axes,
+    new_figure,
+    remark,
+    widen,
+    write_figure,
+)
 
-_SHOWN = ("knn", "linear", "few_shot", "finetune")
+_SHOWN = {
+    "training": ("knn", "linear", "few_shot", "finetune"),
+    # Fine-tuned, a network is read elsewhere than its frozen feature is, at another cost.
+    "embedding": ("knn", "linear", "few_shot"),
+}
 LEAST_POINTS = 4.0  # of an axis: methods a tenth of a point apart should look as close as they are
 
 
@@ -33,7 +46,7 @@ def plot_accuracy_against_cost(
         kind: The cost: seconds of training, or multiply-adds of an embedding.
         path: Where to write the PNG.
     """
-    columns = [column for column in comparison.columns if column.key in _SHOWN] or list(comparison.columns)
+    columns = [column for column in comparison.columns if column.key in _SHOWN[kind]] or list(comparison.columns)
     # Training on a GPU keeps the processor idle for the most part.
     on_cpu = all(lookup(cell.facts, "training", "device") in (None, "cpu") for cell in comparison.cells)
     seconds = "cpu_seconds" if on_cpu else "wall_seconds"
@@ -54,7 +67,7 @@ def plot_accuracy_against_cost(
                 if row.label in prices:
                     handles[row.label] = axes.errorbar(
                         prices[row.label], mean.mean, yerr=mean.deviation, color=colour, marker="o", ms=8, capsize=3,
-                        lw=0, elinewidth=1.4, label=row.label,
+                        lw=0, elinewidth=1.4, label=legend_label(row.label),
                     )  # fmt: skip
                 else:
                     # An untrained network has no place on a logarithmic axis; training has to be worth more than it.
@@ -77,8 +90,8 @@ def plot_accuracy_against_cost(
         if handles:
             labels = [row.label for row in rows if row.label in handles]
             figure.legend(
-                [handles[label] for label in labels], labels, loc="outside upper left", ncols=2, frameon=False,
-                labelcolor=theme.text, fontsize=11,
+                [handles[label] for label in labels], [*map(legend_label, labels)], loc="outside upper left", ncols=2,
+                frameon=False, labelcolor=theme.text, fontsize=11,
             )  # fmt: skip
         return figure
 

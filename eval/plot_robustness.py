@@ -12,7 +12,16 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
-from lightly_prg.plot_style import Theme, displayable, method_colours, new_axes, new_figure, show_image, write_figure
+from lightly_prg.plot_style import (
+    Theme,
+    displayable,
+    legend_label,
+    method_colours,
+    new_axes,
+    new_figure,
+    show_image,
+    write_figure,
+)
 from lightly_prg.randomness import generator_for
 
 _ROW = 5  # corruptions beside each other in the gallery
@@ -45,7 +54,15 @@ def plot_robustness(results: Mapping[str, Mapping[str, Any]], path: Path) -> Non
         colours = method_colours(theme, errors)
         lines = new_axes(figure, theme, grid[0])
         for label, curve in curves.items():
-            lines.plot(list(curve), list(curve.values()), marker="o", ms=5, lw=2, color=colours[label], label=label)
+            lines.plot(
+                list(curve),
+                list(curve.values()),
+                marker="o",
+                ms=5,
+                lw=2,
+                color=colours[label],
+                label=legend_label(label),
+            )
         severities = sorted({severity for curve in curves.values() for severity in curve})
         lines.set_xticks(severities, ["clean" if severity == 0 else str(severity) for severity in severities])
         lines.set(ylim=(0, 100), xlabel="severity", ylabel="top-1 accuracy,\nmean over corruptions, %")

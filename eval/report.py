@@ -15,6 +15,7 @@ from lightly_prg.eval.measurement_rows import measurement_rows
 from lightly_prg.eval.page import environment, read_figures
 from lightly_prg.eval.result_files import (
     choice_remark,
+    feature_text,
     lookup,
     method_name,
     number,
@@ -201,17 +202,6 @@ def _joined(*parts: tuple[Any, str]) -> str:
         if isinstance(text, str) and text:
             texts.append(f"{text} {unit}".strip())
     return " · ".join(texts)
-
-
-def feature_text(feature: Any) -> str:
-    """Where an embedding is read, ``block middle at τ = 0.3, pooling grid:2``."""
-    if not lookup(feature, "source"):
-        return ""
-    block, tau, pool = (feature.get(key) for key in ("block", "tau", "pool"))
-    taus = ", ".join(map(str, tau)) if isinstance(tau, list) else tau
-    text = " ".join(str(part) for part in (feature["source"], block) if part is not None)
-    text += "" if tau is None else f" at τ = {taus}"
-    return text if pool is None else f"{text}, pooling {pool}"
 
 
 def _loss(value: Any) -> str:

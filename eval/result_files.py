@@ -199,6 +199,18 @@ def choice_remark(encoder: Mapping[str, Any], split: str) -> str:
     )
 
 
+def feature_text(feature: Any) -> str:
+    """Where an embedding is read, ``block middle at τ = 0.3, pooling grid:2``; of an ordinary network ``output``."""
+    if not isinstance(feature, Mapping) or not feature:
+        return ""
+    block, tau, pool = (feature.get(key) for key in ("block", "tau", "pool"))
+    source = feature.get("source") or ("output" if block is None else "block")
+    taus = ", ".join(map(str, tau)) if isinstance(tau, list) else tau
+    text = " ".join(str(part) for part in (source, block) if part is not None)
+    text += "" if tau is None else f" at τ = {taus}"
+    return text if pool is None else f"{text}, pooling {pool}"
+
+
 def lookup(section: Any, *keys: str) -> Any:
     """A value deep in nested mappings, None where the way ends."""
     for key in keys:

@@ -24,6 +24,7 @@ from lightly_prg.eval.linear import PENALTIES
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_json, write_text
+from lightly_prg.hardware import cpu_model
 from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load_recipe, parse_recipe
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
 from lightly_prg.run import Run
@@ -303,6 +304,7 @@ class _CellWork:
             "versions": description.get("versions", {}),
             "python": platform.python_version(),
             "machine": platform.machine(),
+            "cpu": cpu_model(),
             "cpu_count": os.cpu_count(),
         }
 

@@ -99,6 +99,7 @@ class Work:
         asked = [name for name in ("knn", "linear", "few_shot", "finetune", "robustness") if getattr(evaluators, name)]
         content = {
             **self.facts,
+            "data": cells[0].recipe.data.title,
             "split": self.judge.settings.split,
             "evaluators": asked + (["common_dimension"] if dimension is not None else []),
             "settings": evaluators.model_dump(mode="json"),

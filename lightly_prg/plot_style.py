@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -61,6 +62,11 @@ def method_colours(theme: Theme, labels: Iterable[str]) -> dict[str, str]:
     return dict(zip(labels, itertools.cycle((blue, orange, grey, *others)), strict=False))
 
 
+def legend_label(text: str) -> str:
+    """The text as matplotlib shows it in a legend, from which it leaves out what begins with an underscore."""
+    return f" {text}" if text.startswith("_") else text
+
+
 def dark_twin(path: Path) -> Path:
     """The path of the dark version of a figure: ``name.png`` -> ``name-dark.png``."""
     return path.with_name(f"{path.stem}-dark{path.suffix}")
@@ -76,7 +82,8 @@ def write_figure(path: Path, draw: Callable[[Theme], Figure]) -> None:
     if path.suffix != ".png":
         raise ValueError(f"Figures are written as .png, got {path.name!r}.")
     for theme, target in ((LIGHT, path), (DARK, dark_twin(path))):
-        with replacing(target) as temporary:
+        # A dollar sign in a label is one, and begins no formula.
+        with replacing(target) as temporary, rc_context({"text.parse_math": False}):
             draw(theme).savefig(temporary, format="png", dpi=DPI, facecolor=theme.background)
 
 

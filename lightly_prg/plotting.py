@@ -16,6 +16,7 @@ from lightly_prg.plot_style import (
     Array,
     Theme,
     dark_twin,
+    legend_label,
     log_axis,
     method_colours,
     new_axes,
@@ -153,7 +154,7 @@ def plot_accuracy_bars(accuracies: Mapping[str, Mapping[str, tuple[float, float 
         colours = method_colours(theme, bars)
         for name, places in bars.items():
             lengths = [mean for _, mean, _ in places]
-            axes.barh([at for at, *_ in places], lengths, 0.86, color=colours[name], label=name)
+            axes.barh([at for at, *_ in places], lengths, 0.86, color=colours[name], label=legend_label(name))
             for at, mean, deviation in places:
                 spread = deviation or 0.0
                 text = f"{mean:.1f}" + ("" if deviation is None else f" ± {spread:.1f}")

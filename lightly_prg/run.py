@@ -163,7 +163,8 @@ class Run:
         """
         if not self.encoder_file.is_file():
             raise UserError(f"{self.folder} has no encoder yet: finish it with {self._finishing}.")
-        way = f" Remove it, and {self._finishing} writes it again." if self.checkpoint.is_file() else ""
+        readable = os.access(self.encoder_file, os.R_OK)
+        way = f" Remove it, and {self._finishing} writes it again." if readable and self.checkpoint.is_file() else ""
         try:
             content = read_json(self.encoder_file)
         except UserError as error:

@@ -166,12 +166,16 @@ def _ranked(
     first: Callable[[Mapping[str, Any]], float | None],
     second: Callable[[Mapping[str, Any]], float],
 ) -> dict[int, float]:
-    """The rank correlation by seed; 0 where all snapshots are equal in one of both."""
+    """The rank correlation by seed; 0 where all snapshots are equal in one of both.
+
+    A seed of which a snapshot could not be measured is left out: a correlation of the others answers another question.
+    """
     by_seed: dict[int, list[tuple[float | None, float | None]]] = {}
     for cell in cells.measured:
         if cell.data == data and cell.result["steps"] > 0:
             by_seed.setdefault(cell.seed, []).append((first(cell.result), second(cell.result)))
-    return {seed: rank_correlation(pairs) or 0.0 for seed, pairs in by_seed.items()}
+    whole = {seed: pairs for seed, pairs in by_seed.items() if not any(None in pair for pair in pairs)}
+    return {seed: rank_correlation(pairs) or 0.0 for seed, pairs in whole.items()}
 
 
 def _finetuned(result: Mapping[str, Any]) -> float:

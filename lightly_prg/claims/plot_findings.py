@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightly_prg.claims.findings import Finding
-from lightly_prg.plot_style import Theme, new_axes, new_figure, remark, write_figure
+from lightly_prg.plot_style import Theme, legend_label, new_axes, new_figure, remark, write_figure
 
 _LINE = 15  # CSS pixels, of a name
 _FRAME = 52  # of a panel: the axis and its title
@@ -38,8 +38,7 @@ def plot_findings(findings: Sequence[Finding], path: Path) -> None:
             remark(new_axes(figure, theme), theme, "nothing was measured")
             return figure
         grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
-        blue, orange, *others = theme.colours
-        colours = dict(zip(sets, (blue, orange, *others), strict=False))
+        colours = dict(zip(sets, cycle(theme.colours), strict=False))
         for place, panel in enumerate(panels):
             _draw_panel(new_axes(figure, theme, grid[place]), theme, panel, colours)
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -77,7 +76,8 @@ def _draw_panel(axes: Axes, theme: Theme, panel: Sequence[Finding], colours: Map
         )
         axes.errorbar(
             difference.mean, height, xerr=difference.half_width, color=colour, marker="o", ms=7, lw=0, elinewidth=1.8,
-            capsize=3, markerfacecolor=colour if finding.side is not None else theme.background, label=finding.data,
+            capsize=3, markerfacecolor=colour if finding.side is not None else theme.background,
+            label=legend_label(finding.data),
         )  # fmt: skip
     axes.axvline(0.0, color=theme.muted, lw=1.0)
     low, high = axes.get_xlim()

@@ -19,6 +19,7 @@ from lightly_prg.claims.study import Measured
 from lightly_prg.claims.text import summary
 from lightly_prg.eval.result import plain
 from lightly_prg.files import write_json, write_text
+from lightly_prg.hardware import cpu_model
 from lightly_prg.run import versions
 
 FIGURE = "findings.png"
@@ -75,9 +76,9 @@ def write_result(
             "figure": FIGURE,
         }
     )
-    plot_findings([Finding.from_dict(finding) for finding in content["findings"]], folder / FIGURE)
-    write_text(folder / "summary.md", summary(content))
     write_json(folder / "result.json", content)
+    write_text(folder / "summary.md", summary(content))
+    plot_findings([Finding.from_dict(finding) for finding in content["findings"]], folder / FIGURE)
     return content
 
 
@@ -93,23 +94,13 @@ def _versions_of(measured: Sequence[Measured]) -> dict[str, list[str]]:
 def machine() -> dict[str, Any]:
     """What a duration or the last digits of an accuracy may depend on."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
-
-
-def _cpu_model() -> str:
-    """Its name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def shown_command(source: str, overrides: Sequence[str]) -> str:

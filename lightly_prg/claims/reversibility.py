@@ -119,7 +119,8 @@ def outcome(cells: Cells, options: Reversibility) -> Outcome:
         for data in cells.sets:
             grown = _doublings(cells, data, kind)
             findings += cells.finding(
-                f"Fréchet distance of samples beyond that of real images, {title} against pretrained",
+                f"Fréchet distance of samples beyond that of real images, at most {WORST:g} times, {title} against "
+                "pretrained",
                 data,
                 paired_difference(grown, dict.fromkeys(grown, 0.0)),
                 unit="doublings",

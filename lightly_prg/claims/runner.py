@@ -63,7 +63,9 @@ def run_claim(
     with Run(work.folder).lock():
         write_text(work.folder / "claim.yaml", claim.to_yaml())
         measured = [found for cell in work.cells for found in work.measure(cell)]
-        outcome = work.study.outcome(Cells(measured, claim.margin), claim.study)
+        images = claim.study.test_images
+        step = 0.0 if images is None else 100.0 / images
+        outcome = work.study.outcome(Cells(measured, claim.margin, step), claim.study)
         return write_result(work.folder, claim, outcome, measured, training=work.training, command=command)
 
 

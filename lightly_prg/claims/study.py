@@ -103,10 +103,12 @@ class Cells:
     Args:
         measured: In any order.
         margin: The claim's, of every difference that has none of its own.
+        step: Points that an accuracy changes by with one image more: equal differences of a few seeds are no certainty.
     """
 
     measured: Sequence[Measured]
     margin: float = 0.0
+    step: float = 0.0
 
     @property
     def sets(self) -> list[str]:
@@ -147,7 +149,8 @@ class Cells:
         for data in self.sets:
             values = self.by_seed(data, *first)
             reference = dict.fromkeys(values, 0.0) if second is None else self.by_seed(data, *second)
-            found += self.finding(name, data, paired_difference(values, reference), unit=unit, side=side, margin=margin)
+            difference = paired_difference(values, reference, step=self.step if unit == "points" else 0.0)
+            found += self.finding(name, data, difference, unit=unit, side=side, margin=margin)
         return found
 
     def finding(

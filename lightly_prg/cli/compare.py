@@ -173,13 +173,14 @@ def _print(page: Path, console: Any) -> None:
     from rich.table import Table
 
     from lightly_prg.eval.comparison_files import read_comparison
-    from lightly_prg.eval.comparison_table import shown_difference, shown_score, table_rows
+    from lightly_prg.eval.comparison_table import explained_differences, shown_difference, shown_score, table_rows
 
     comparison = read_comparison(page.parent)
     table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split", box=None, pad_edge=False)
     for column in comparison.columns:
         table.add_column(escape(f"{column.title}\n{column.detail}".strip()), justify="right")
-    for row in table_rows(comparison):
+    rows = table_rows(comparison)
+    for row in rows:
         cells = []
         for column in comparison.columns:
             text = shown_score(row.scores.get(column.key))
@@ -187,5 +188,5 @@ def _print(page: Path, console: Any) -> None:
             cells.append(text if difference is None else f"{text}\n({shown_difference(difference)})")
         table.add_row(*map(escape, (row.label, *cells)))
     console.say(table)
-    console.say(f"In brackets: paired difference to {comparison.reference} and its standard error.")
+    console.say(f"In brackets: difference to {comparison.reference}, {explained_differences(rows)}")
     console.say(f"Page: {page}")
