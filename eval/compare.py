@@ -70,6 +70,7 @@ def write_comparison(folder: Path) -> Path:
             notes=notes,
             columns=comparison.columns,
             rows=rows,
+            num_methods=len(rows) - len(comparison.controls),
             costs=known_costs(rows),
             best={column.key: best_of(rows, column.key) for column in comparison.columns},
             reference=comparison.reference,
@@ -102,7 +103,7 @@ def verdicts(comparison: Comparison, rows: Sequence[TableRow]) -> list[str]:
     sentences = []
     words = {"above": "is above", "below": "is below", "open": "cannot be told from"}
     for row in rows:
-        if row.label == comparison.reference:
+        if row.label == comparison.reference or row.label in comparison.controls:
             continue
         said: dict[str, list[str]] = {}
         for column in comparison.columns:

@@ -98,6 +98,11 @@ class Comparison:
         return list(dict.fromkeys(cell.label for cell in self.cells))
 
     @property
+    def controls(self) -> list[str]:
+        """Those of the methods that need no training."""
+        return list(dict.fromkeys(entry["label"] for entry in self.about.get("controls", ())))
+
+    @property
     def reference(self) -> str:
         """The method that differences are taken to."""
         wanted = str(self.about.get("reference"))
@@ -127,7 +132,7 @@ def read_comparison(folder: Path) -> Comparison:
     about = read_json(folder / "comparison.json")
     columns: dict[str, Column] = {}
     cells = []
-    for entry in about.get("cells", ()):
+    for entry in (*about.get("cells", ()), *about.get("controls", ())):
         files = folder / "results" / str(entry["key"])
         results = {
             name: read_json(files / f"{name}.json")["result"]
@@ -139,14 +144,14 @@ def read_comparison(folder: Path) -> Comparison:
         for column, top1, images in _scores(results):
             columns.setdefault(column.key, column)
             scores[column.key], steps[column.key] = top1, 100.0 / images
-        losses = _read_losses(_path(folder, entry["run"]) / "metrics.csv")
+        losses = _read_losses(_path(folder, entry["run"]) / "metrics.csv") if "run" in entry else []
         scan = read_json(files / "scan.json")["result"] if (files / "scan.json").is_file() else {}
         cells.append(
             CellResults(entry["label"], int(entry["seed"]), scores, steps, facts, results, losses, scan.get("cells"))
         )
     if not cells:
         raise UserError(f"{folder} holds no results yet.")
-    order = {label: index for index, label in enumerate(about["methods"])}
+    order = {label: index for index, label in enumerate(about["methods"])}  # controls come last
     cells.sort(key=lambda cell: (order.get(cell.label, len(order)), cell.seed))
     _check_counts(cells)
     recipe = folder / "comparison.yaml"

@@ -129,6 +129,7 @@ def compare(
                 cell, scanned=recipe.scan, data=data, trust=trust, console=console, images=images
             ),
             scanned=recipe.scan,
+            controls=recipe.controls,
         )
         return work.do(cells)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -21,13 +22,13 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval import concatenate, evaluate_knn, evaluate_linear, result_to_dict
 from lightly_prg.eval.common_dimension import to_common_dimension
 from lightly_prg.eval.linear import PENALTIES
-from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_json, write_text
 from lightly_prg.hardware import cpu_model
 from lightly_prg.recipe import EvalRecipe, KNNRecipe, LinearRecipe, Recipe, load_recipe, parse_recipe
 from lightly_prg.recipe_comparison import EvaluatorsRecipe
-from lightly_prg.run import Run
+from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
 from lightly_prg.scan_scores import SCAN_ITERATIONS, SCAN_K
 from lightly_prg.scan_write import write_feature
@@ -213,6 +214,21 @@ class Judge:
             penalties = {"penalties": list(PENALTIES)} if of_probe else {}
             yield "robustness", {"robustness": evaluators.robustness, **model, **penalties}
 
+    def judge_control(self, cell: Cell, name: EncoderName, records: Records) -> None:
+        """k-NN and probes of what needs no training, on the images of a cell."""
+        work = _ControlWork(self, cell, records, name)
+        split, few = self.settings.split, self.evaluators.few_shot
+        labels = few.labels if few is not None else None
+        ways: dict[str, Callable[[], Mapping[str, Any]]] = {
+            "facts": work.facts,
+            "knn": lambda: work.evaluation.knn(name, split=split),
+            "linear": lambda: work.evaluation.linear(name, split=split),
+            "few_shot": lambda: work.evaluation.linear(name, split=split, labels=labels),
+        }
+        for evaluator, request in self._requests(cell, work.finetuned):
+            if evaluator in ways:
+                work.measure(evaluator, request, ways[evaluator])
+
     def judge_at(self, cell: Cell, records: Records, dimension: int) -> None:
         """k-NN and linear probe after PCA to a dimension that all cells have."""
         work = _CellWork(self, cell, records)
@@ -246,6 +262,15 @@ def _undo_scan(run: Run, backup: Path) -> None:
             return
     recipe = run.recipe_file.read_text(encoding="utf-8")
     write_json(backup, {"encoder": run.description, "recipe": recipe})
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "cpu_count": os.cpu_count(),
+    }
 
 
 class _CellWork:
@@ -302,10 +327,7 @@ class _CellWork:
             "embedding_macs": estimate(self.run.recipe, info, trust=self.judge.trust).embedding_macs,
             "training_macs": spent.macs,
             "versions": description.get("versions", {}),
-            "python": platform.python_version(),
-            "machine": platform.machine(),
-            "cpu": cpu_model(),
-            "cpu_count": os.cpu_count(),
+            **_machine(),
         }
 
     def finetune(self) -> dict[str, Any]:
@@ -376,3 +398,32 @@ class _CellWork:
     def finetuned(self) -> Path:
         """The run that fine-tuning makes of this cell."""
         return self.records.folder.parent.parent / "finetuned" / self.cell.key
+
+
+class _ControlWork(_CellWork):
+    """The measurements of an encoder that needs no training: only its images decide, and the seed of draws."""
+
+    def __init__(self, judge: Judge, cell: Cell, records: Records, name: EncoderName) -> None:
+        super().__init__(judge, cell, records)
+        self.name: EncoderName = name
+        self.made_of = {"images": self.made_of["images"]}
+
+    def _asked(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        asked = super()._asked({**request, "seed": self.cell.seed})
+        return {**asked, "recipe_sha256": f"control {self.name}"}
+
+    def facts(self) -> dict[str, Any]:
+        """What it is; no training, and no network."""
+        encoder: Any = self.evaluation.encoder(self.name)
+        shape, length = self.description["input_shape"], encoder.embedding_dim
+        return {
+            "method": self.name,
+            "input_shape": shape,
+            "embedding_dim": length,
+            "nfe": 0,
+            "embedding_macs": 0 if self.name == "raw_pixels" else length * math.prod(shape),
+            "data": self.description["data"],
+            "training": {"steps": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0},
+            "versions": versions(),
+            **_machine(),
+        }

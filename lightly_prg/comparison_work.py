@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightly_prg.comparison_cells import Cell
 from lightly_prg.comparison_judging import Judge
@@ -14,6 +14,7 @@ from lightly_prg.comparison_records import Records
 from lightly_prg.errors import UserError
 from lightly_prg.eval.compare import write_comparison
 from lightly_prg.files import read_json, write_json
+from lightly_prg.recipe_comparison import CONTROLS, slug_of
 from lightly_prg.run import Run
 from lightly_prg.yaml_text import read_yaml
 
@@ -28,6 +29,7 @@ class Work:
         facts: What comparison.json says besides the cells.
         train: Gives the run of a cell.
         scanned: Whether features are chosen by a scan.
+        controls: What needs no training and stands in the table, too.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Work:
     facts: dict[str, Any]
     train: Callable[[Cell], Run]
     scanned: bool
+    controls: Sequence[Literal["raw_pixels", "pca"]] = ()
 
     def do(self, cells: Sequence[Cell]) -> Path:
         """Trains and judges the cells in order; returns the path of the page."""
@@ -54,6 +57,9 @@ class Work:
                 self._note(done, dimension=None)
             if index + 1 < len(cells) and cells[index + 1].seed != cell.seed:
                 self._write(done, dimension=None)
+        for name, cell in self._controlled(cells):
+            self.judge.console.say(f"{CONTROLS[name]}, seed {cell.seed}")
+            self.judge.judge_control(cell, name, Records(self.folder / "results" / _key(name, cell)))
         page = self._write(cells, dimension=None)
         dimension = self._dimension(cells)
         if dimension is None:
@@ -65,6 +71,11 @@ class Work:
             else:
                 self.judge.judge_at(cell, self._records(cell), dimension)
         return self._write(cells, dimension=dimension)
+
+    def _controlled(self, cells: Sequence[Cell]) -> list[tuple[Literal["raw_pixels", "pca"], Cell]]:
+        """Every control with the first cell of every seed, whose images it is judged on."""
+        first = {cell.seed: cell for cell in reversed(cells)}
+        return [(name, first[seed]) for name in self.controls for seed in sorted(first)]
 
     def _records(self, cell: Cell) -> Records:
         return Records(self.folder / "results" / cell.key)
@@ -106,8 +117,17 @@ class Work:
             "cells": [
                 {"label": cell.label, "seed": cell.seed, "key": cell.key, "run": str(cell.folder)} for cell in cells
             ],
+            "controls": [
+                {"label": CONTROLS[name], "seed": cell.seed, "key": _key(name, cell)}
+                for name, cell in self._controlled(cells)
+                if (self.folder / "results" / _key(name, cell)).is_dir()
+            ],
         }
         write_json(self.folder / "comparison.json", content)
+
+
+def _key(name: str, cell: Cell) -> str:
+    return f"{slug_of(CONTROLS[name])}-seed{cell.seed}"
 
 
 _OF_A_COMPARISON = ("comparison.yaml", "comparison.json", "claim.yaml")

@@ -38,6 +38,15 @@ from lightly_prg.yaml_text import read_yaml
 _FINETUNE_KEYS = ("feature", "ode", "blocks", "beta", "learning_rates")
 
 
+CONTROLS = {"raw_pixels": "raw pixels", "pca": "PCA"}
+"""What needs no training, by the name that tables show."""
+
+
+def slug_of(label: str) -> str:
+    """A label as a part of file names."""
+    return re.sub(r"[^\w.+-]+", "-", label).strip("-.").lower() or "method"
+
+
 class MethodEntry(Section):
     """One line of the table.
 
@@ -77,7 +86,7 @@ class MethodEntry(Section):
     @property
     def slug(self) -> str:
         """The label as a part of file names."""
-        return re.sub(r"[^\w.+-]+", "-", self.label).strip("-.").lower() or "method"
+        return slug_of(self.label)
 
 
 class BudgetRecipe(Section):
@@ -155,6 +164,7 @@ class ComparisonRecipe(Section):
         overrides: ``key=value`` for all methods, before their own.
         budget: None: as long as the recipes say.
         evaluators: What is measured.
+        controls: Encoders without a trained network that stand in the table, too; k-NN and probes alone are theirs.
         scan: Whether each method's feature is chosen on validation images before it is judged.
         scan_taus: Positions on the path of a flow that the scan looks at; None: those of ``lightly-prg scan``. Few
             bound what an embedding costs.
@@ -179,6 +189,7 @@ class ComparisonRecipe(Section):
     overrides: tuple[str, ...] = ()
     budget: BudgetRecipe | None = None
     evaluators: EvaluatorsRecipe = EvaluatorsRecipe()
+    controls: tuple[Literal["raw_pixels", "pca"], ...] = ()
     scan: bool = False
     scan_taus: Annotated[tuple[Fraction, ...], Field(min_length=1)] | None = None
     scan_together: bool = False
@@ -201,13 +212,12 @@ class ComparisonRecipe(Section):
 
     @model_validator(mode="after")
     def _names_are_told_apart(self) -> ComparisonRecipe:
-        slugs = [method.slug for method in self.methods]
+        shown = [method.label for method in self.methods] + [CONTROLS[name] for name in self.controls]
+        slugs = [slug_of(label) for label in shown]
         for index, slug in enumerate(slugs):
             if slug in slugs[:index]:
-                first = self.methods[slugs.index(slug)].label
-                raise ValueError(
-                    f"the labels {first!r} and {self.methods[index].label!r} give the same folder {slug!r}"
-                )
+                first = shown[slugs.index(slug)]
+                raise ValueError(f"the labels {first!r} and {shown[index]!r} give the same folder {slug!r}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds are {list(self.seeds)}; each may stand there once")
         if self.scan and self.split == "validation":

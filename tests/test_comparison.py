@@ -19,6 +19,7 @@ from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits
 from lightly_prg.errors import UserError
 from lightly_prg.eval.comparison_files import read_comparison
+from lightly_prg.evaluation import Evaluation
 from lightly_prg.image_set import ImageSet
 from lightly_prg.methods.method import Method
 from lightly_prg.recipe import parse_recipe
@@ -237,6 +238,34 @@ def test_runs_without_weights__keep_their_results_and_are_trained_for_other_ques
     assert accuracies(out) == accuracies(kept) != before
     assert all(Run(run).is_trained for run in (out / "runs").iterdir())
     assert not stale.exists()
+
+
+def test_controls__stand_in_the_table_as_the_evaluators_have_them(
+    tmp_path: Path, whole: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    controlled = comparison.model_copy(update={"controls": ("raw_pixels", "pca")})
+    compare(controlled, out=out, data=splits)
+    table = json.loads((out / "table.json").read_text(encoding="utf-8"))
+    assert [row["label"] for row in table["methods"]] == ["PRG", "MAE", "raw pixels", "PCA"]
+    pixels = table["methods"][2]
+    assert (pixels["costs"]["nfe"], pixels["costs"]["embedding_dim"], pixels["costs"]["cpu_seconds"]) == (0, 64, 0)
+    own = Evaluation(
+        judging.JudgedRun(out / "runs/prg-seed1", comparison.evaluators.settings("test", 250)), data=splits
+    )
+    assert pixels["by_seed"]["knn"]["1"] == own.knn("raw_pixels")["top1"]
+    assert pixels["by_seed"]["few_shot"]["1"] == own.linear("raw_pixels", labels=2)["top1"]
+    assert accuracies(out)[:2] == accuracies(whole)
+    assert "<b>2 methods</b>" in (out / "comparison.html").read_text(encoding="utf-8")
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("done again")
+
+    before = accuracies(out)
+    monkeypatch.setattr(judging, "Evaluation", refuse)
+    compare(controlled, out=out, data=splits)
+    assert accuracies(out) == before
 
 
 def test_other_recipe__is_refused_and_named(whole: Path, comparison: ComparisonRecipe, splits: Splits) -> None:

@@ -48,7 +48,10 @@ def plot(comparisons: Mapping[str, Comparison], path: Path) -> None:
         path: Where to write the PNG.
     """
     columns = [column for column in next(iter(comparisons.values())).columns if column.key in SHOWN]
-    rows = {title: table_rows(comparison) for title, comparison in comparisons.items()}
+    rows = {
+        title: [row for row in table_rows(comparison) if row.label not in comparison.controls]
+        for title, comparison in comparisons.items()
+    }
     labels = list(dict.fromkeys(row.label for of_set in rows.values() for row in of_set))
     height = 50 + 26 * len(labels)
 
