@@ -1,8 +1,13 @@
-"""Reading the outputs of named modules while a network runs."""
+"""Reading the outputs of named modules while a network runs.
+
+A module that runs several times is read the first time, by whatever reads it: some readers stop a network there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -27,37 +32,65 @@ def hooked_outputs(
         missing_ok: Whether modules that gave no tensor are left out instead of refused.
 
     Returns:
-        The output, and ``{name: tensor}``: of several tensors the first, of several runs the last; ``(B, C, h, w)``
+        The output, and ``{name: tensor}``: of several tensors the first, of several runs the first; ``(B, C, h, w)``
         where the network has ``(B, h, w, C)``.
 
     Raises:
         ValueError: If there is no module of such a name, or it gave no tensor.
     """
-    modules, plain_call = dict(network.named_modules()), cast(Any, network)._call_impl
+    network = without_compiler(network)
+    modules = dict(network.named_modules())
     for block in blocks:
         if not block or block not in modules:
             names = ", ".join(name for name in modules if name)
             raise ValueError(f"The network has no block {block!r}; its blocks are: {names}.")
-    seen: dict[str, Any] = {}
-
-    def keep(block: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            first = output
-            while isinstance(first, tuple | list) and first:
-                first = first[0]
-            seen[block] = first
-
-        return hook
-
-    handles = [modules[block].register_forward_hook(keep(block)) for block in blocks]
+    seen: dict[str, Tensor] = {}
+    handles = [modules[block].register_forward_hook(keep_first(block, seen)) for block in blocks]
     try:
-        # A compiled network that ran before does not know the hooks: its plain call does.
-        output = plain_call(*inputs)
+        with called_plainly(network):
+            output = network(*inputs)
     finally:
         for handle in handles:
             handle.remove()
-    found = {block: channels_first(seen[block], inputs[-1]) for block in blocks if isinstance(seen.get(block), Tensor)}
+    found = {block: channels_first(seen[block], inputs[-1]) for block in blocks if block in seen}
     for block in blocks:
         if block not in found and not missing_ok:
             raise ValueError(f"Block {block!r} gave no tensor when the network ran.")
     return output, found
+
+
+def keep_first(block: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    """A forward hook that keeps what a module gives in its first run, as ``seen[block]``: of several tensors the first.
+
+    It keeps a copy, since a layer behind it may work in place, as ``ReLU(inplace=True)`` does.
+    """
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        while isinstance(output, tuple | list) and output:
+            output = output[0]
+        if isinstance(output, Tensor) and block not in seen:
+            seen[block] = output.clone()
+
+    return hook
+
+
+def without_compiler(network: nn.Module) -> nn.Module:
+    """The module that ``torch.compile`` was given, whose blocks have the names they were given."""
+    original: nn.Module = getattr(network, "_orig_mod", network)
+    return original
+
+
+@contextmanager
+def called_plainly(network: nn.Module) -> Iterator[None]:
+    """Runs a network without what its ``compile()`` made of it: compiled before, that does not know of later hooks."""
+    module = cast(Any, network)
+    compiled, module._compiled_call_impl = module._compiled_call_impl, None
+    try:
+        yield
+    finally:
+        module._compiled_call_impl = compiled
+
+
+def names_activations(network: Any) -> bool:
+    """Whether a network has a method ``activations`` of its own, and not just layers of that name."""
+    return inspect.isroutine(getattr(network, "activations", None))

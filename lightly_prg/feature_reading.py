@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lightly_prg.activations import hooked_outputs
+from lightly_prg.activations import hooked_outputs, names_activations, without_compiler
 from lightly_prg.eval.embed import evaluation_mode
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, Path, Velocity
@@ -136,13 +136,14 @@ def velocity_and_blocks(
     """
     if not blocks:
         return velocity(tau, x), {}
-    if hasattr(velocity, "activations") and not whole:
-        return x, velocity.activations(tau, x, tuple(blocks))
+    reader: Any = velocity
+    if names_activations(velocity) and not whole:
+        return x, reader.activations(tau, x, tuple(blocks))
     if isinstance(velocity, VelocityNetwork):
         output, found = velocity(tau, x, tuple(blocks))
         return output, found
-    if hasattr(velocity, "activations"):
-        return velocity(tau, x), velocity.activations(tau, x, tuple(blocks))
+    if names_activations(velocity):
+        return velocity(tau, x), reader.activations(tau, x, tuple(blocks))
     if not isinstance(velocity, nn.Module):
         raise ValueError("A feature of source 'block' needs an nn.Module, whose named_modules() name the blocks.")
     return hooked_outputs(velocity, blocks, tau, x)
@@ -164,7 +165,7 @@ def read_network(encoder: NetworkEncoder, images: Tensor, blocks: Sequence[str],
     network: Any = encoder.network
     if not blocks:
         return Reading({"output": network(x)}, {})
-    if hasattr(network, "activations"):
+    if names_activations(network):
         return Reading({"output": network(x)} if output else {}, network.activations(x, tuple(blocks)))
     whole, found = hooked_outputs(network, blocks, x)
     return Reading({"output": whole} if output else {}, found)
@@ -174,26 +175,40 @@ def readable_blocks(encoder: PRGEncoder | NetworkEncoder) -> tuple[str, ...]:
     """Names of the blocks that are worth reading, from input to output.
 
     Those that the network names itself (``block_names``); of any other module its children with parameters, where a
-    sequence or list stands for its elements, as far as they give a tensor of two to four dimensions.
+    sequence or list stands for its elements, as far as they give a tensor of two to four dimensions that is not the
+    same for all images, as that of an embedding of tau is.
     """
     network = encoder.velocity if isinstance(encoder, PRGEncoder) else encoder.network
     named = getattr(network, "block_names", None)
-    if named is not None:
+    guessed = bool(getattr(network, "blocks_are_guessed", False))
+    if named is not None and not guessed:
         return tuple(named)
     if not isinstance(network, nn.Module):
         return ()
+    network = without_compiler(network)
+    prefix = str(getattr(network, "block_prefix", "")) if guessed else ""
+    candidates = [f"{prefix}{name}" for name in named] if guessed and named else _children_of(network)
+    assert encoder.input_shape is not None
+    images = torch.zeros(2, *encoder.input_shape, device=encoder.mean.device)
+    images[1] = torch.linspace(-1, 1, images[1].numel()).reshape(images[1].shape)
+    with torch.no_grad(), evaluation_mode(encoder, images.device):
+        if isinstance(encoder, PRGEncoder):
+            inputs: tuple[Tensor, ...] = (torch.tensor(encoder.path.tau_max, device=images.device), images)
+        else:
+            inputs = (encoder.resized(images),)
+        _, found = hooked_outputs(network, candidates, *inputs, missing_ok=True)
+    return tuple(name.removeprefix(prefix) for name in candidates if name in found and _tells_images(found[name]))
+
+
+def _children_of(network: nn.Module) -> list[str]:
     candidates = []
     for name, child in network.named_children():
         children = {f"{name}.{key}": value for key, value in child.named_children()}
         parts = children if isinstance(child, nn.Sequential | nn.ModuleList) and len(children) > 1 else {name: child}
         candidates += [key for key, part in parts.items() if any(True for _ in part.parameters())]
-    assert encoder.input_shape is not None
-    image = torch.zeros(1, *encoder.input_shape, device=encoder.mean.device)
-    with torch.no_grad(), evaluation_mode(encoder, image.device):
-        if isinstance(encoder, PRGEncoder):
-            inputs: tuple[Tensor, ...] = (torch.tensor(encoder.path.tau_max, device=image.device), image)
-        else:
-            size = encoder.resize if encoder.resize is not None else image.shape[-1]
-            inputs = (image.new_zeros(1, image.shape[1], size, size),)
-        _, found = hooked_outputs(network, candidates, *inputs, missing_ok=True)
-    return tuple(name for name in candidates if name in found and found[name].ndim in (2, 3, 4))
+    return candidates
+
+
+def _tells_images(found: Tensor) -> bool:
+    """Whether what a block gave for two images is a row for each, and not the same."""
+    return found.ndim in (2, 3, 4) and len(found) == 2 and not torch.equal(found[0], found[1])

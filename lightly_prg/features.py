@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightly_prg.activations import hooked_output
+from lightly_prg.activations import hooked_output, names_activations
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
 from lightly_prg.flow.solver import path_of
 from lightly_prg.module_state import device_of, evaluating
-from lightly_prg.pooling import pool
+from lightly_prg.pooling import pooled
 from lightly_prg.recipe import FeatureSpec, OdeSpec
 
 
@@ -51,7 +51,7 @@ def extract_features(
     )
     last = len(taus) - 1
     parts = [
-        pool(_read(counted, tau, state, path, ode, feature, last=number == last).float(), feature.pool)
+        pooled(_read(counted, tau, state, path, ode, feature, last=number == last).float(), feature.pool, x)
         for number, (tau, state) in enumerate(zip(taus, states, strict=True))
     ]
     return torch.cat(parts, dim=1), counted.evaluations
@@ -94,11 +94,18 @@ def activation(velocity: Velocity, tau: Tensor, x: Tensor, block: str) -> Tensor
     Raises:
         ValueError: If the network is not a module or has no block of that name.
     """
-    if hasattr(velocity, "activations"):
-        return velocity.activations(tau, x, (block,))[block]  # type: ignore[no-any-return]
+    if names_activations(velocity):
+        return velocity.activations(tau, x, (block,))[block]  # type: ignore[attr-defined, no-any-return]
     if not isinstance(velocity, nn.Module):
         raise ValueError("A feature of source 'block' needs an nn.Module, whose named_modules() name the blocks.")
     return hooked_output(velocity, block, tau, x)
+
+
+def _own_shape(velocity: Velocity) -> Sequence[int] | None:
+    """``(C, H, W)`` where the network names it; an attribute of that name may mean something else."""
+    shape = getattr(velocity, "input_shape", None)
+    whole = isinstance(shape, tuple | list) and len(shape) == 3 and all(isinstance(side, int) for side in shape)
+    return shape if whole else None
 
 
 class PRGEncoder(nn.Module):
@@ -141,7 +148,7 @@ class PRGEncoder(nn.Module):
         self.path = path or path_of(velocity) or LinearPath()
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="state", tau=1.0, pool="flatten")
-        shape = input_shape if input_shape is not None else getattr(velocity, "input_shape", None)
+        shape = input_shape if input_shape is not None else _own_shape(velocity)
         self.input_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
         device = device_of(velocity)  # a network that is on a GPU already stays there
         for name, value in (("mean", mean), ("std", std)):

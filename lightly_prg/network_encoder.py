@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightly_prg.activations import hooked_output
+from lightly_prg.activations import hooked_output, names_activations
 from lightly_prg.module_state import device_of, evaluating
-from lightly_prg.pooling import channels_first, pool
+from lightly_prg.pooling import channels_first, pooled
 from lightly_prg.recipe import NetworkFeature
 
 
@@ -94,7 +94,7 @@ class NetworkEncoder(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """The same for images that are normalised already."""
         x = self.resized(x)
-        features = pool(channels_first(self._read(x), x).float(), self.feature.pool)
+        features = pooled(channels_first(self._read(x), x).float(), self.feature.pool, x)
         self._embedding_dim = features.shape[1]
         return features
 
@@ -103,7 +103,7 @@ class NetworkEncoder(nn.Module):
         if block is None:
             output: Tensor = self.network(x)
             return output
-        if hasattr(self.network, "activations"):
+        if names_activations(self.network):
             network: Any = self.network
             found: dict[str, Tensor] = network.activations(x, (block,))
             return found[block]

@@ -45,6 +45,21 @@ def pool(values: Tensor, kind: str) -> Tensor:
     return F.adaptive_avg_pool2d(values, cells).flatten(1)
 
 
+def pooled(values: Tensor, kind: str, x: Tensor) -> Tensor:
+    """``pool`` of what a network gave for the images ``x``, ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: As ``pool``, or if there is not one row for each image: tokens may lie before the batch.
+    """
+    features = pool(values, kind)
+    if len(features) != len(x):
+        raise ValueError(
+            f"What is read has the shape {tuple(values.shape)} for {len(x)} images: the batch has to come first. "
+            "Layers of sequences need batch_first=True."
+        )
+    return features
+
+
 def channels_first(values: Tensor, x: Tensor) -> Tensor:
     """An activation ``(B, h, w, C)``, as Swin's stages and ConvNeXt's norms give it, as ``(B, C, h, w)``.
 

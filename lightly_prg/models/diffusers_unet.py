@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -160,15 +162,25 @@ def _caller(unet: nn.Module, label: int | None) -> Call:
             if conditional
             else f"The U-Net knows no classes, so label={label} does not fit"
         )
-    whole_timesteps = module.config.get("time_embedding_type") == "learned"
+    classes = module.config.get("num_class_embeds")
+    if label is not None and not 0 <= label < (math.inf if classes is None else classes):
+        raise ValueError(f"label is {label}; the U-Net knows classes from 0 to {classes - 1}")
+    return _UNetCall(label, whole_timesteps=module.config.get("time_embedding_type") == "learned")
 
-    def call(network: nn.Module, time: Tensor, x: Tensor) -> Tensor:
-        options = {"class_labels": torch.full((len(x),), label, device=x.device)} if label is not None else {}
-        output: Tensor = network(x, time.round().long() if whole_timesteps else time, return_dict=False, **options)[0]
+
+@dataclass(frozen=True)
+class _UNetCall:
+    """Its representation tells one from another, by which embeddings are cached."""
+
+    label: int | None
+    whole_timesteps: bool
+
+    def __call__(self, network: nn.Module, time: Tensor, x: Tensor) -> Tensor:
+        options = {} if self.label is None else {"class_labels": torch.full((len(x),), self.label, device=x.device)}
+        times = time.round().long() if self.whole_timesteps else time
+        output: Tensor = network(x, times, return_dict=False, **options)[0]
         # With a learned variance there are twice the channels, the second half of which is for stochastic sampling.
         return output[:, : x.shape[1]] if output.shape[1] == 2 * x.shape[1] else output
-
-    return call
 
 
 def _block_names(unet: nn.Module) -> tuple[str, ...]:

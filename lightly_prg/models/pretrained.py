@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -67,17 +68,12 @@ def from_sit(
     if prediction not in ("velocity", "noise", "score"):
         raise ValueError(f"Unknown prediction {prediction!r} of SiT: use one of velocity, noise, score.")
 
-    def call(sit: nn.Module, time: Tensor, x: Tensor) -> Tensor:
-        classes = () if label is None else (torch.full((len(x),), label, dtype=torch.int64, device=x.device),)
-        output: Tensor = sit(x, time, *classes)
-        return output
-
     return velocity_from(
         module,
         prediction,
         _SIT_PATHS[path](),
         time=_reversed,
-        call=call,
+        call=_SiTCall(label),
         velocity_scale=-1,
         block_names=block_names,
     )
@@ -112,22 +108,40 @@ def from_edm(
     if not 0 < sigma_min < sigma_max < float("inf"):
         raise ValueError(f"0 < sigma_min < sigma_max is needed, got {sigma_min} and {sigma_max}.")
 
-    def call(edm: nn.Module, sigma: Tensor, x: Tensor) -> Tensor:
-        scaled = x * (1 + sigma).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
-        labels = () if class_labels is None else (class_labels.to(x.device).expand(len(x), -1),)
-        output: Tensor = edm(scaled, sigma, *labels)
-        return output
-
     return velocity_from(
         module,
         "denoised",
         LinearPath(),
         time=_odds,
-        call=call,
+        call=_EDMCall(None if class_labels is None else tuple(class_labels.flatten().tolist())),
         tau_min=sigma_min / (1 + sigma_min),
         tau_max=sigma_max / (1 + sigma_max),
         block_names=block_names,
     )
+
+
+# Classes in place of closures: their representation tells one from another, by which embeddings are cached.
+@dataclass(frozen=True)
+class _SiTCall:
+    label: int | None
+
+    def __call__(self, sit: nn.Module, time: Tensor, x: Tensor) -> Tensor:
+        label = self.label
+        classes = () if label is None else (torch.full((len(x),), label, dtype=torch.int64, device=x.device),)
+        output: Tensor = sit(x, time, *classes)
+        return output
+
+
+@dataclass(frozen=True)
+class _EDMCall:
+    class_labels: tuple[float, ...] | None
+
+    def __call__(self, edm: nn.Module, sigma: Tensor, x: Tensor) -> Tensor:
+        scaled = x * (1 + sigma).to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        row = self.class_labels
+        labels = () if row is None else (torch.tensor(row, dtype=sigma.dtype, device=x.device).expand(len(x), -1),)
+        output: Tensor = edm(scaled, sigma, *labels)
+        return output
 
 
 def _reversed(tau: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightly_prg.activations import called_plainly, keep_first, without_compiler
 from lightly_prg.flow import QUANTITIES, LinearPath, Path, PathRange
+from lightly_prg.pooling import channels_first
 
 _CLEAR_OF_THE_END = 1e-3  # where a prediction says nothing about the velocity at the end of the path itself
 
@@ -58,6 +61,7 @@ def velocity_from(
     """
     if prediction not in QUANTITIES:
         raise ValueError(f"Unknown prediction {prediction!r}: use one of {', '.join(QUANTITIES)}.")
+    module = without_compiler(module)
     path = path if path is not None else LinearPath()
     low, high = path.tau_min, path.tau_max
     ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
@@ -69,7 +73,9 @@ def velocity_from(
     if (low, high) != (path.tau_min, path.tau_max):
         path = PathRange(path, low, high)
     names = tuple(block_names) if block_names is not None else tuple(_blocks_of(module))
-    return VelocityFrom(module, prediction, path, time, call, velocity_scale, names)
+    network = VelocityFrom(module, prediction, path, time, call, velocity_scale, names)
+    network.blocks_are_guessed = block_names is None
+    return network
 
 
 class VelocityFrom(nn.Module):
@@ -81,9 +87,14 @@ class VelocityFrom(nn.Module):
         path: The path, or the part of it on which the velocity is known.
         block_names: Blocks of the module, whose activations can be read by these names.
         block_prefix: What stands before them in the names of this network's parameters.
+        time: From tau to the module's time; None: tau itself.
+        call: How the module is run.
+        velocity_scale: What a predicted velocity is multiplied by.
+        blocks_are_guessed: Whether ``block_names`` are the module's children, of which some may not be worth reading.
     """
 
     block_prefix = "module."
+    blocks_are_guessed = False
 
     def __init__(
         self,
@@ -100,16 +111,17 @@ class VelocityFrom(nn.Module):
         self.prediction = prediction
         self.path = path
         self.block_names = tuple(block_names)
-        self._time = time
-        self._call = call if call is not None else x_then_time
-        self._velocity_scale = velocity_scale
+        # Public: what decides an embedding keys the caches of embeddings.
+        self.time = time
+        self.call = call if call is not None else x_then_time
+        self.velocity_scale = velocity_scale
 
     def forward(self, tau: float | Tensor, x: Tensor) -> Tensor:
         """Returns ``dx/dtau``, (B, C, H, W) in the dtype of ``x``; ``tau`` is a number, 0-d or (B,)."""
         tau = self._on_the_path(tau, x)
         value = self.predict(tau, x).to(x.dtype)
         if self.prediction == "velocity":
-            return value if self._velocity_scale == 1 else self._velocity_scale * value
+            return value if self.velocity_scale == 1 else self.velocity_scale * value
         return self.path.convert(x, value, tau, source=self.prediction, target="velocity")
 
     def predict(self, tau: float | Tensor, x: Tensor) -> Tensor:
@@ -120,11 +132,16 @@ class VelocityFrom(nn.Module):
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         times = torch.as_tensor(tau, dtype=dtype, device=x.device).expand(len(x))
-        value = self._call(self.module, times if self._time is None else self._time(times), x)
+        value = _tensor_of(self.call(self.module, times if self.time is None else self.time(times), x))
         if value.shape != x.shape:
+            learned = value.ndim == x.ndim > 1 and value.shape[1] == 2 * x.shape[1]
+            hint = (
+                " If the other half is a learned variance, leave it out: "
+                "call=lambda module, time, x: module(x, time).chunk(2, 1)[0]."
+            )
             raise ValueError(
                 f"The module must predict something of the shape of its state {tuple(x.shape)}, "
-                f"got {tuple(value.shape)}."
+                f"got {tuple(value.shape)}.{hint if learned else ''}"
             )
         return value
 
@@ -136,7 +153,9 @@ class VelocityFrom(nn.Module):
         return torch.where((tau - nearest).abs() <= 8 * torch.finfo(dtype).eps, nearest, tau)
 
     def activations(self, tau: float | Tensor, x: Tensor, blocks: Sequence[str]) -> dict[str, Tensor]:
-        """Returns what blocks of the module give (of several tensors the first), running it no farther than needed.
+        """Returns what blocks of the module give, running it no farther than needed.
+
+        Of several tensors and of several runs that is the first; ``(B, h, w, C)`` becomes ``(B, C, h, w)``.
 
         Args:
             tau: As in ``forward``.
@@ -153,8 +172,10 @@ class VelocityFrom(nn.Module):
             for name in dict.fromkeys(blocks):
                 if not name or name not in modules:
                     raise ValueError(f"The network has no block {name!r}; it has {', '.join(self.block_names)}.")
-                handles.append(modules[name].register_forward_hook(_keep(name, found, set(blocks))))
-            self.predict(tau, x)
+                handles.append(modules[name].register_forward_hook(keep_first(name, found)))
+                handles.append(modules[name].register_forward_hook(_stop_once(found, set(blocks))))
+            with called_plainly(self.module):
+                self.predict(tau, x)
         except _Enough:
             pass
         finally:
@@ -163,19 +184,28 @@ class VelocityFrom(nn.Module):
         for name in blocks:
             if name not in found:
                 raise ValueError(f"Block {name!r} gave no tensor when the network ran.")
-        return {name: found[name] for name in blocks}
+        return {name: channels_first(found[name], x) for name in blocks}
 
 
 class _Enough(Exception):
     """Stops a network once every block that was asked for has run."""
 
 
-def _keep(name: str, found: dict[str, Tensor], wanted: set[str]) -> Callable[[nn.Module, object, object], None]:
-    def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-        while isinstance(output, tuple | list) and output:
-            output = output[0]
-        if isinstance(output, Tensor):
-            found[name] = output
+def _tensor_of(output: Any) -> Tensor:
+    """What a module predicts, of the containers that diffusers and others put it in."""
+    output = getattr(output, "sample", output)
+    if isinstance(output, tuple | list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise ValueError(
+            f"The module must predict a tensor, got {type(output).__name__}: take it out by "
+            "call=lambda module, time, x: ..."
+        )
+    return output
+
+
+def _stop_once(found: dict[str, Tensor], wanted: set[str]) -> Callable[[nn.Module, object, object], None]:
+    def hook(_module: nn.Module, _inputs: object, _output: object) -> None:
         if wanted <= found.keys():
             raise _Enough
 
@@ -195,10 +225,16 @@ def time_then_x(module: nn.Module, time: Tensor, x: Tensor) -> Tensor:
 
 
 def _blocks_of(module: nn.Module) -> list[str]:
+    children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
+    if len(children) == 1:  # what only prepares the input of another, as EDM's preconditioner does
+        ((name, child),) = children.items()
+        inside = _blocks_of(child)
+        if inside:
+            return [f"{name}.{key}" for key in inside]
     names = []
-    for name, child in module.named_children():
+    for name, child in children.items():
         # A list of layers is never called, so nothing could be read from it itself.
-        many = isinstance(child, nn.ModuleList | nn.Sequential)
+        many = isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential)
         inner = [f"{name}.{key}" for key, _ in child.named_children()] if many else [name]
         names += [key for key in inner if any(True for _ in module.get_submodule(key).parameters())]
     return names
