@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
-from lightly_prg.flow import LinearPath, path_from_name
+from lightly_prg.flow import LinearPath, Path, path_from_name
+from lightly_prg.flow.solver import path_of
 from lightly_prg.methods import build_method, build_network
 from lightly_prg.methods.auxiliary import Auxiliary
 from lightly_prg.methods.block_reading import ReadVelocity
@@ -155,7 +156,7 @@ def _joint_forward(
 ) -> tuple[nn.Module, list[_Pass], list[nn.Parameter]]:
     """The flow on a part of the images; two views as far as the block, or the teacher's run; and the head."""
     network = build_network(method, shape, trust=trust)
-    auxiliary = Auxiliary(settings, network, path_from_name(method.path), shape, seed=0, teacher_weights=False)
+    auxiliary = Auxiliary(settings, network, _path_of(method, network), shape, seed=0, teacher_weights=False)
     teacher, share = auxiliary.teacher, 1 / settings.flow_every
     passes: list[_Pass] = []
     if teacher is not None:
@@ -204,6 +205,14 @@ def multiply_adds(work: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
+def _path_of(method: PRGRecipe, network: nn.Module | None) -> Path:
+    """That of the recipe; where it is the network's own and there is no network, another counts the same."""
+    if method.path != "own":
+        return path_from_name(method.path)
+    declared = path_of(network) if network is not None else None
+    return declared if declared is not None else LinearPath()
+
+
 def _count_evaluations(method: MethodRecipe) -> float:
     """NFE, by running the encoder on a network that does nothing."""
     if not isinstance(method, PRGRecipe | GeneratorRecipe):
@@ -215,7 +224,7 @@ def _count_evaluations(method: MethodRecipe) -> float:
     def nothing(tau: Any, x: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(x)
 
-    path = path_from_name(method.path) if isinstance(method, PRGRecipe) else LinearPath()
+    path = _path_of(method, None) if isinstance(method, PRGRecipe) else LinearPath()
     ode = method.ode.model_copy(update={"gradient": "full"})  # counts the same, and asks for no module
     try:
         return PRGEncoder(nothing, path, ode, feature, input_shape=(1, 2, 2)).nfe

@@ -38,8 +38,7 @@ from lightly_prg.full_precision import full_precision
 from lightly_prg.hardware import Precision, decoding_workers, pick_precision
 from lightly_prg.layout import fast_layout
 from lightly_prg.measurements.round_trips import round_trip_curve
-from lightly_prg.methods import build_encoder
-from lightly_prg.models import redraw_zero_weights
+from lightly_prg.methods import untrained_encoder
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.plotting import (
     plot_embedding_map,
@@ -47,7 +46,7 @@ from lightly_prg.plotting import (
     plot_samples,
     plot_trajectory,
 )
-from lightly_prg.randomness import generator_for, global_draws
+from lightly_prg.randomness import generator_for
 from lightly_prg.run import Run, load
 from lightly_prg.train import load_splits
 
@@ -172,12 +171,9 @@ class Evaluation:
             return RawPixels(tuple(self.description["input_shape"]))
         if name == "pca":
             return self._pca
-        seed = self.run.recipe.seed
-        with global_draws(seed, "random network"):
-            encoder = build_encoder(self.description, trust=self.trust)
-        redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
+        encoder = untrained_encoder(self.description, seed=self.run.recipe.seed, trust=self.trust)
         self._place(encoder)
-        return encoder.eval()
+        return encoder
 
     def _place(self, encoder: PRGEncoder | NetworkEncoder) -> None:
         """Brings an encoder to the device, in the form that is fastest there."""

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lightly_prg.activations import hooked_output, names_activations
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
-from lightly_prg.flow.solver import path_of
+from lightly_prg.flow.paths import PATHS
+from lightly_prg.flow.solver import checkpointed, path_of
 from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.pooling import pooled
 from lightly_prg.recipe import FeatureSpec, OdeSpec
@@ -76,8 +76,7 @@ def _read(
         # `full` keeps every activation anyway; otherwise this evaluation is recomputed like those of the solver.
         # The last is not: its gradient comes first, and one graph is in memory whether it was kept or is made again.
         if torch.is_grad_enabled() and ode.gradient != "full" and not last:
-            recomputed: Tensor = checkpoint(activation, *arguments, use_reentrant=False)
-            return recomputed
+            return checkpointed(activation, counted.velocity, *arguments)
         return activation(*arguments)
     value = counted(position, state)
     if feature.source == "velocity":
@@ -233,12 +232,18 @@ class PRGEncoder(nn.Module):
     def description(self) -> dict[str, Any]:
         """What, beside the network and its weights, makes this encoder; stands in encoder.json."""
         return {
-            "path": self.path.name,
+            "path": self._path_name(),
             "ode": self.ode.model_dump(mode="json"),
             "feature": self.feature.model_dump(mode="json"),
             "normalize": {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()},
             **({"generator": self.velocity.origin} if hasattr(self.velocity, "origin") else {}),
         }
+
+    def _path_name(self) -> str:
+        """By which the path is found again: a part of one, and one of other constants, only its network declares."""
+        named = PATHS.get(self.path.name)
+        found = named is not None and named() == self.path
+        return "own" if not found and path_of(self.velocity) == self.path else self.path.name
 
     def configuration(self) -> dict[str, Any]:
         """What, beside the weights, decides the embedding; evaluators key their caches by it."""

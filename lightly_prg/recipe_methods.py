@@ -84,7 +84,7 @@ class PRGRecipe(Section):
 
     Attributes:
         name: ``prg``.
-        path: From data to noise: straight lines, or one of diffusion's.
+        path: From data to noise: straight lines, or one of diffusion's; ``own``: that of a backbone which declares one.
         coupling: How noise is assigned to images; ``optimal_transport`` within a batch makes paths straighter.
         tau_sampling: From which law training draws tau. ``logit_normal`` and ``mode`` favour the middle of the path;
             ``mode`` keeps more of the ends, on which likelihood depends.
@@ -96,7 +96,7 @@ class PRGRecipe(Section):
     """
 
     name: Literal["prg"]
-    path: Literal["linear", "trigonometric", "variance_preserving"] = "linear"
+    path: Literal["linear", "trigonometric", "variance_preserving", "own"] = "linear"
     coupling: Literal["independent", "optimal_transport"] = "independent"
     tau_sampling: Literal["uniform", "logit_normal", "mode"] = "uniform"
     backbone: BackboneRecipe = UNetRecipe(name="unet")

@@ -97,7 +97,7 @@ class PRGTransform:
         view: Tensor = self.transform(image)
         if self.normalize is None:
             return [view]
-        mean, std = (torch.tensor(self.normalize[key]) for key in ("mean", "std"))
+        mean, std = (torch.tensor(self.normalize[key]).reshape(-1) for key in ("mean", "std"))
         if len(mean) not in (1, view.shape[0]):
             raise ValueError(
                 f"The image has {view.shape[0]} channel(s) and normalize has {len(mean)} values: "

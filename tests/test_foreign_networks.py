@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from tiny_images import halves
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightly_prg.activations import hooked_outputs
+from lightly_prg.errors import UserError
 from lightly_prg.eval.cache import encoder_sha256
+from lightly_prg.evaluation import Evaluation
 from lightly_prg.feature_reading import readable_blocks
 from lightly_prg.features import PRGEncoder, activation
+from lightly_prg.flow import PathRange
+from lightly_prg.methods import PRG, SimCLR
 from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.models import from_edm, from_sit, velocity_from
 from lightly_prg.network_encoder import NetworkEncoder
-from lightly_prg.recipe import FeatureSpec, NetworkFeature, OdeSpec
+from lightly_prg.recipe import FeatureSpec, NetworkFeature, OdeSpec, TrainRecipe, parse_recipe
+from lightly_prg.run import load
+from lightly_prg.train import train
 
 TAU = torch.tensor(0.3)
 
@@ -190,3 +201,128 @@ def test_blocks_of_an_adapted_network__are_those_that_run_and_see_the_image() ->
     assert readable_blocks(encoder) == ("model.enc.a", "model.enc.b")
     named = PRGEncoder(from_edm(Edm(), block_names=("model",)), ode=OdeSpec(steps=1), input_shape=(1, 6, 6))
     assert readable_blocks(named) == ("model",), "what its owner names stays"
+
+
+class TestControl:
+    """A builder that loads a checkpoint gives it to every network that it builds."""
+
+    @pytest.fixture
+    def run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Evaluation:
+        (tmp_path / "foreign.py").write_text(FOREIGN, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "foreign", raising=False)
+        recipe = parse_recipe(RECIPE)
+        run = train(recipe, out=tmp_path / "run", data=halves(8), trust=True)
+        return Evaluation(run, data=halves(8), trust=True, device="cpu")
+
+    def test_random_network__has_none_of_the_weights_that_are_loaded(self, run: Evaluation) -> None:
+        own, control = (run.encoder(name) for name in ("run", "random_network"))
+        assert isinstance(own, PRGEncoder)
+        assert isinstance(control, PRGEncoder)
+        trained, drawn = (dict(encoder.network.named_parameters()) for encoder in (own, control))
+        assert trained.keys() == drawn.keys()
+        assert not [name for name in trained if torch.equal(trained[name], drawn[name]) and trained[name].any()]
+        again = run.encoder("random_network")
+        assert isinstance(again, PRGEncoder)
+        for name, weight in again.network.named_parameters():
+            assert torch.equal(weight, drawn[name]), "the seed decides"
+        scale = drawn["module.scale"]  # of no layer of torch's
+        assert float(scale.detach().mean()) == pytest.approx(3.0, abs=1.0)
+
+    def test_own_path__is_declared_by_the_network_and_found_again(self, run: Evaluation) -> None:
+        path = run.prg.path
+        assert isinstance(path, PathRange)
+        assert run.description["path"] == "own"
+        assert load(run.run.folder, trust=True).path == path  # type: ignore[union-attr]
+        assert run.knn()["nfe"] == 2
+        with pytest.raises(UserError, match="the backbone declares none"):
+            PRG(8, 2, input_shape=(1, 8, 8), backbone=Twice(), path="own")
+
+
+FOREIGN = """
+import torch
+from torch import nn
+from lightly_prg.models import velocity_from
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.scale = nn.Parameter(torch.ones(64))
+        self.out = nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, x, time):
+        return self.out(self.norm(self.body(x))) * self.scale.mean()
+
+def build():
+    network = Net()
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) + 3.0 * (weight.shape == (64,)))
+    return velocity_from(network, "denoised")
+"""
+RECIPE = """
+name: foreign
+data: {name: digits}
+method:
+  name: prg
+  path: own
+  backbone: {name: import, target: "foreign:build"}
+  ode: {steps: 1}
+  feature: {source: block, block: body, tau: 0.3, pool: "grid:2"}
+train: {epochs: 0, batch_size: 8, precision: 32, accelerator: cpu}
+eval: {split: test, few_shot: null, controls: []}
+"""
+
+
+class TestTraining:
+    def test_simclr__takes_a_backbone_that_ends_in_maps_of_one_pixel(self) -> None:
+        backbone = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1))
+        model = SimCLR(8, 2, input_shape=(1, 6, 6), backbone=backbone)
+        assert model.loss([images(8), images(8).flip(3)], 0).isfinite()
+
+    @pytest.mark.filterwarnings("ignore:.*eval mode:UserWarning", "ignore:.*num_workers:UserWarning")
+    def test_shared_weight__is_stepped_once_and_norms_are_not_decayed(self) -> None:
+        class Net(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.first, self.second = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 1, 3, padding=1)
+                self.second.weight = self.first.weight
+                self.norm = nn.RMSNorm(6)
+
+            def forward(self, tau: Tensor, x: Tensor) -> Tensor:
+                output: Tensor = self.second(self.norm(self.first(x)))
+                return output
+
+        feature = FeatureSpec(source="state", tau=1.0, pool="flatten")
+        settings = TrainRecipe(schedule="constant", weight_decay=0.1, precision="32")
+        model = PRG(8, 2, input_shape=(1, 6, 6), backbone=Net(), feature=feature, optimization=settings)
+        loader = DataLoader(images(16), batch_size=8)  # type: ignore[arg-type]  # of tensors alone, without targets
+        trainer = pl.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        trainer.fit(model, loader, loader)
+        (optimizer,) = trainer.optimizers
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        assert len(weights) == len(set(weights)) == 4
+        assert {int(state["step"]) for state in optimizer.state.values()} == {2}
+        decayed = [weight for group in optimizer.param_groups if group["weight_decay"] for weight in group["params"]]
+        network: Any = model.network
+        assert decayed == [network.first.weight]
+
+    def test_checkpointed_solve__counts_the_statistics_of_a_batch_once(self) -> None:
+        found = {}
+        for gradient in ("full", "checkpoint"):
+            torch.manual_seed(0)
+            network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.BatchNorm2d(1)).train()
+            velocity = adapted(network, block_names=("0",))
+            velocity.call = lambda module, time, x: module(x)
+            feature = FeatureSpec(source="block", block="1", tau=[0.3, 0.6], pool="mean")
+            encoder = PRGEncoder(velocity, ode=OdeSpec(steps=3, gradient=gradient), feature=feature).train()
+            encoder(images()).sum().backward()
+            found[gradient] = {**network.state_dict(), "gradient": network[0].weight.grad}
+        assert int(found["full"]["1.num_batches_tracked"]) > 3
+        for name, value in found["full"].items():
+            assert torch.equal(found["checkpoint"][name], value), name

@@ -7,9 +7,11 @@ The solvers are torchdiffeq's, on a grid of our own that contains every position
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -281,6 +283,33 @@ def noise_end(velocity: Velocity) -> float:
     return 1.0 if path is None else path.tau_max
 
 
+def checkpointed(evaluation: Callable[..., Tensor], network: object, *inputs: Any) -> Tensor:
+    """Evaluates a network keeping nothing for the backward pass, which evaluates it again.
+
+    Batch normalisations count the first evaluation alone, so that training is the same as with everything kept.
+
+    Args:
+        evaluation: What is called, with the inputs.
+        network: What it evaluates.
+        inputs: Its inputs.
+    """
+    found = network.modules() if isinstance(network, nn.Module) else ()
+    norms = [norm for norm in found if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+
+    @contextmanager
+    def uncounted() -> Iterator[None]:
+        statistics = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
+        try:
+            yield
+        finally:
+            for buffer, before in statistics:
+                buffer.copy_(before)
+
+    options: dict[str, Any] = {"context_fn": lambda: (nullcontext(), uncounted())} if norms else {}
+    value: Tensor = checkpoint(evaluation, *inputs, use_reentrant=False, **options)
+    return value
+
+
 class CheckedVelocity:
     """The right-hand side as torchdiffeq calls it: counted, checkpointed, checked and cast."""
 
@@ -310,7 +339,7 @@ class CheckedVelocity:
             for counter in self.counters:
                 counter.evaluations += 1
         if self.gradient == "checkpoint" and differentiating:
-            value = checkpoint(self.network, tau, x, use_reentrant=False)
+            value = checkpointed(self.network, self.network, tau, x)
         else:
             value = self.network(tau, x)
         if value.shape != x.shape:

@@ -8,6 +8,7 @@ from lightly_prg.methods.build import (
     build_method,
     build_network,
     pretrained_encoder,
+    untrained_encoder,
 )
 from lightly_prg.methods.generator import generator_encoder
 from lightly_prg.methods.mae import MAE
@@ -27,4 +28,5 @@ __all__ = [
     "build_velocity",
     "generator_encoder",
     "pretrained_encoder",
+    "untrained_encoder",
 ]

@@ -101,7 +101,10 @@ class Auxiliary(nn.Module):
             share: Size of the global batch and this process's part of it.
         """
         if len(views) != 2:
-            raise ValueError(f"{self.settings.loss} compares two views of each image; the batch has {len(views)}.")
+            raise ValueError(
+                f"{self.settings.loss} compares two views of each image, behind the one of the flow; the batch has "
+                f"{len(views)}: three in all are needed."
+            )
         assert self.criterion is not None
         x, tau = self._carry(torch.cat(list(views)), position, share)
         loss: Tensor = self.criterion(self.project(velocity, tau, x), self.project_averaged(averaged, tau, x))

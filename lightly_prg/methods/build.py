@@ -16,8 +16,10 @@ from lightly_prg.methods.mae import MAE, build_vit
 from lightly_prg.methods.method import Method
 from lightly_prg.methods.prg import PRG, build_velocity
 from lightly_prg.methods.simclr import SimCLR, build_resnet
+from lightly_prg.models import redraw_fixed_weights, redraw_zero_weights
 from lightly_prg.models.pretrained_network import build_pretrained
 from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.recipe import (
     FeatureSpec,
     GeneratorRecipe,
@@ -120,6 +122,22 @@ def pretrained_encoder(method: PretrainedRecipe, input_shape: Sequence[int]) -> 
     return encoder
 
 
+def untrained_encoder(description: Mapping[str, Any], *, seed: int, trust: bool = False) -> Encoder:
+    """An encoder of the kind in encoder.json that nothing was learned by, as a control.
+
+    The code of a network of your own may load a checkpoint: such weights are drawn anew. What starts at zero would make
+    the flow the identity, and is drawn as well.
+    """
+    with global_draws(seed, "random network"):
+        encoder = build_encoder(description, trust=trust)
+        if description["architecture"].get("backbone", {}).get("name") == "import":
+            with global_draws(seed, "another random network"):
+                twin = build_encoder(description, trust=trust).network
+            redraw_fixed_weights(encoder.network, twin)
+    redraw_zero_weights(encoder.network, generator_for(seed, "random network, zero weights"))
+    return encoder.eval()
+
+
 def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> Encoder:
     """An encoder of the kind in encoder.json with fresh weights."""
     method: Any = TypeAdapter(MethodRecipe).validate_python(description["architecture"])
@@ -130,7 +148,7 @@ def build_encoder(description: Mapping[str, Any], *, trust: bool = False) -> Enc
     if isinstance(method, PRGRecipe):
         return PRGEncoder(
             network,
-            path_from_name(description["path"]),
+            None if description["path"] == "own" else path_from_name(description["path"]),
             OdeSpec(**description["ode"]),
             FeatureSpec(**description["feature"]),
             input_shape=input_shape,

@@ -187,7 +187,7 @@ class Method(LightningModule):
             UserError: If the training has no end that a cosine could decay to.
         """
         recipe = self.optimization
-        decayed, others = get_weight_decay_parameters(self.trained_modules())
+        decayed, others = _weight_groups(self.trained_modules())
         if self.online_probe:
             others = [*others, *self.online_classifier.parameters()]
         groups = [
@@ -242,6 +242,15 @@ class Method(LightningModule):
             weight.grad = gradient
 
 
+def _weight_groups(modules: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """What is decayed and what is not, as Lightly has it; a weight that several layers share stands there once."""
+    decayed, others = get_weight_decay_parameters(modules)
+    # Lightly does not know the newest of the normalisations.
+    norms = (part for module in modules for part in module.modules() if isinstance(part, nn.RMSNorm))
+    kept = dict.fromkeys([*others, *(weight for norm in norms for weight in norm.parameters(recurse=False))])
+    return [weight for weight in dict.fromkeys(decayed) if weight not in kept], list(kept)
+
+
 def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.optim.Optimizer:
     """The optimiser that a recipe names."""
     if recipe.optimizer == "sgd":
@@ -253,7 +262,17 @@ def build_optimizer(groups: list[dict[str, Any]], recipe: TrainRecipe) -> torch.
     return kind(groups, lr=recipe.lr, betas=recipe.betas)
 
 
-def as_views(batch: Sequence[Any]) -> list[Tensor]:
-    """The views of a batch as a list, laid out as convolutions like it; a bare tensor is one view."""
+def as_views(batch: Any) -> list[Tensor]:
+    """The views of a batch as a list, laid out as convolutions like it; a bare tensor is one view.
+
+    Raises:
+        ValueError: If the batch is neither a tensor nor begins with views.
+    """
+    if isinstance(batch, Tensor):
+        return [laid_out(batch)]
+    if not isinstance(batch, list | tuple) or not batch:
+        raise ValueError(
+            f"A batch is (views, targets, ...) as Lightly's loaders give it, or a tensor; got {type(batch).__name__}."
+        )
     views = batch[0] if isinstance(batch[0], list | tuple) else [batch[0]]
     return [laid_out(view) for view in views]

@@ -52,7 +52,8 @@ class PRG(Method):
         mean: What was subtracted from the images that ``training_step`` and ``forward`` get, for each channel or for
             all: ``encoder()`` takes them as they were before. Default: that of ``PRGTransform``; latents have 0.
         std: What they were divided by; latents have 1.
-        path: A path or its name. Default: what the backbone declares as its ``path``, else the linear one.
+        path: A path, its name, or ``own`` for what the backbone declares as its ``path``. Default: that, if it does,
+            else the linear one.
         coupling: ``independent`` or ``optimal_transport``.
         tau_sampling: ``uniform``, ``logit_normal`` or ``mode``; see `FlowMatchingLoss`.
         ode: How ``forward`` integrates the ODE.
@@ -249,10 +250,16 @@ class PRG(Method):
 
 def _path_for(backbone: nn.Module | None, path: Path | str | None) -> Path:
     """The path to train on: a network that was made for one is not trained on another unawares."""
-    wanted = path_from_name(path) if isinstance(path, str) else path
     declared = None if backbone is None else path_of(backbone)
+    if path == "own":
+        if declared is None:
+            raise UserError("The path is 'own', and the backbone declares none by an attribute `path`: name one.")
+        return declared
+    wanted = path_from_name(path) if isinstance(path, str) else path
     if wanted is not None and declared is not None and declared != wanted:
-        raise UserError(f"The backbone is made for {declared}, and is to be trained on {wanted}: name its path.")
+        raise UserError(
+            f"The backbone is made for {declared}, and is to be trained on {wanted}: name its path, or say 'own'."
+        )
     return wanted or declared or LinearPath()
 
 

@@ -14,6 +14,7 @@ from lightly_prg.methods.backbone_method import BackboneMethod
 from lightly_prg.models.resnet import ResNet
 from lightly_prg.module_state import evaluating
 from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.pooling import channels_first, pool
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import SimCLRRecipe, TrainRecipe
 from lightly_prg.transforms import HALF_NORMALIZE
@@ -89,7 +90,9 @@ class SimCLR(BackboneMethod):
     def _contrast(self, views: Sequence[Tensor], criterion: nn.Module) -> Tensor:
         if len(views) != 2:
             raise ValueError(f"SimCLR compares two views of each image; the batch has {len(views)}.")
-        projections: Tensor = self.projection_head(self.backbone(torch.cat(list(views))))
+        x = torch.cat(list(views))
+        # What is projected is what `encoder` gives; many a backbone ends in maps of one pixel.
+        projections: Tensor = self.projection_head(pool(channels_first(self.backbone(x), x), "mean"))
         # In half precision the similarities of a large batch lose the differences that matter, and mixed precision
         # would round the projections again.
         with torch.autocast(projections.device.type, enabled=False):

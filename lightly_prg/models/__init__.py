@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightly_prg.ema import EMA as EMA
 from lightly_prg.models.dit import DiT as DiT
+from lightly_prg.models.init import redraw_fixed_weights as redraw_fixed_weights
 from lightly_prg.models.init import redraw_zero_weights as redraw_zero_weights
 from lightly_prg.models.lora import LoRA as LoRA
 from lightly_prg.models.pretrained import from_diffusers as from_diffusers
@@ -29,6 +30,7 @@ __all__ = [
     "from_sit",
     "from_torchcfm",
     "load_diffusers",
+    "redraw_fixed_weights",
     "redraw_zero_weights",
     "sinusoidal_embedding",
     "velocity_from",

@@ -3,9 +3,44 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
+
+
+@torch.no_grad()
+def redraw_fixed_weights(module: nn.Module, twin: nn.Module) -> list[str]:
+    """Redraws the weights that a builder does not draw: those of a checkpoint that it loads.
+
+    A layer with ``reset_parameters``, as torch's have it, draws as it does for a new network; any other weight is drawn
+    from the normal law of its mean and deviation. Random numbers come from the global generator.
+
+    Args:
+        module: Changed in place.
+        twin: The same network, built again from another random state: what is equal in both was not drawn.
+
+    Returns:
+        The names of the weights that were equal.
+    """
+    twins = dict(twin.named_parameters())
+    fixed = [
+        name
+        for name, weight in module.named_parameters()
+        if weight.requires_grad and torch.equal(weight, twins[name]) and bool((weight != weight.flatten()[:1]).any())
+    ]
+    layers: dict[str, list[str]] = {}
+    for name in fixed:
+        layers.setdefault(name.rpartition(".")[0], []).append(name)
+    for place, names in layers.items():
+        layer: Any = module.get_submodule(place)
+        if hasattr(layer, "reset_parameters"):
+            layer.reset_parameters()
+            continue
+        for name in names:
+            weight = module.get_parameter(name)
+            weight.normal_(float(weight.float().mean()), float(weight.float().std()))
+    return fixed
 
 
 @torch.no_grad()
