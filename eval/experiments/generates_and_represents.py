@@ -134,12 +134,13 @@ def summarise(out: Path, files: Sequence[Path], comparison: Comparison, referenc
     lines += [
         "",
         f"Split {about['split']}, seeds {', '.join(map(str, about['seeds']))}; mean ± standard deviation over the "
-        f"seeds, in brackets the paired difference to {reference} ± its standard error. Budget: {_budget(about)}. "
+        f"seeds, in brackets the paired difference to {reference} ± half of its 95 % interval (Student's t). Budget: {_budget(about)}. "
         + (f"Fréchet distance between real images: {mean_of(floors).mean:.3g}." if floors else ""),
         "",
     ]
     write_text(out / "summary.md", "\n".join(lines))
-    accuracies = {label: comparison.by_seed(label, "linear") for label in comparison.labels}
+    methods = [label for label in comparison.labels if label not in comparison.controls]
+    accuracies = {label: comparison.by_seed(label, "linear") for label in methods}
     plot_tradeoff(accuracies, measured, reference, out / "tradeoff.png")
 
 
@@ -161,8 +162,8 @@ def _cell(values: Mapping[int, float], reference: Mapping[int, float], own: bool
         return text
     if digits == 1:
         return f"{text} ({shown_difference(difference)})"
-    error = "" if difference.standard_error is None else f" ± {difference.standard_error:.{digits}f}"
-    return f"{text} ({difference.mean:+.{digits}f}{error})"
+    width = "" if difference.half_width is None else f" ± {difference.half_width:.{digits}f}"
+    return f"{text} ({difference.mean:+.{digits}f}{width})"
 
 
 def plot_tradeoff(
