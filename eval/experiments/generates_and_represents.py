@@ -134,7 +134,8 @@ def summarise(out: Path, files: Sequence[Path], comparison: Comparison, referenc
     lines += [
         "",
         f"Split {about['split']}, seeds {', '.join(map(str, about['seeds']))}; mean ± standard deviation over the "
-        f"seeds, in brackets the paired difference to {reference} ± half of its 95 % interval (Student's t). Budget: {_budget(about)}. "
+        f"seeds, in brackets the paired difference to {reference} ± half of its 95 % interval. "
+        f"Budget: {_budget(about)}. "
         + (f"Fréchet distance between real images: {mean_of(floors).mean:.3g}." if floors else ""),
         "",
     ]

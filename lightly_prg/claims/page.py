@@ -38,8 +38,8 @@ blind, though: the networks of seeds 0 to 2 had been judged on test images of th
 and what these found went into what is asked here, its controls and its margins.
 
 Each needs Fashion-MNIST and CIFAR-10 (`data.fashion_mnist.root`, `data.cifar10.root`; `data.cifar10=null` leaves one
-out; `lightly-prg train fashion_mnist_prg_cpu data.download=true` fetches one) and takes half an hour to an hour of a core.
-Images that are not quite the set are named so by `data.cifar10.title=TITLE`.
+out; `lightly-prg train fashion_mnist_prg_cpu data.download=true` fetches one) and takes half an hour to an hour of a
+core. Images that are not quite the set are named so by `data.cifar10.title=TITLE`.
 """
 
 
