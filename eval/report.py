@@ -58,9 +58,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run_dir, notes = Path(run_dir), list[str]()
     files = read_evaluations(run_dir, notes)
-    recipe, encoder, round_trip = (
-        read_mapping(run_dir / name, notes) for name in ("recipe.yaml", "encoder.json", "eval/round_trip.json")
-    )
+    recipe, encoder = (read_mapping(run_dir / name, notes) for name in ("recipe.yaml", "encoder.json"))
     method = method_name(recipe, encoder)
     rows = build_rows(files, method=method, own_split=own_split(recipe), notes=notes)
     splits = list(dict.fromkeys(row.split for row in rows))
@@ -86,7 +84,6 @@ def write_report(run_dir: Path) -> Path:
             figures=read_figures(run_dir, notes),
             feature=feature_text(encoder.get("feature") or lookup(recipe, "method", "feature")),
             measurements=measurement_rows(run_dir, notes),
-            solver=str(round_trip.get("solver") or ""),
             facts=_facts(recipe, encoder),
             recipe_text=_text(run_dir / "recipe.yaml"),
             notes=list(dict.fromkeys(notes)),
@@ -180,10 +177,6 @@ def _facts(recipe: Mapping[str, Any], encoder: Mapping[str, Any]) -> list[tuple[
         "Final loss": _joined(
             (_loss(trained("final_train_loss")), "training"),
             (_loss(trained("final_validation_loss")), "validation"),
-        ),
-        "Round trip": _joined(
-            (_loss(lookup(encoder, "measurements", "round_trip_rmse")), "RMSE"),
-            (lookup(encoder, "measurements", "round_trip_steps"), "steps"),
         ),
         "Seed": _joined((recipe.get("seed"), "")),
         "Versions": ", ".join(f"{key} {value}" for key, value in versions.items())

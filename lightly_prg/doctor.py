@@ -25,7 +25,7 @@ def examine() -> list[tuple[str, str]]:
         ("compile", "auto compiles the network on a GPU; on a CPU compiling takes longer than it saves"),
         ("faiss", _faiss()),
     ]
-    for extra in ("tensorboard", "wandb", "diffusers", "umap", "pyarrow"):
+    for extra in ("tensorboard", "wandb", "diffusers", "pyarrow"):
         rows.append((extra, "installed" if util.find_spec(extra) else "not installed (optional)"))
     return rows
 

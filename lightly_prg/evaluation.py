@@ -1,8 +1,9 @@
-"""Judging a run: its encoder and the two controls go through the same evaluators, the results into the run folder."""
+"""Judging a run: its encoder and the controls go through the same evaluators, the results into the run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from lightly_prg.eval import (
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.result_files import choice_remark
 from lightly_prg.features import PRGEncoder
-from lightly_prg.files import write_json
+from lightly_prg.files import read_json
 from lightly_prg.full_precision import full_precision
 from lightly_prg.hardware import Precision, decoding_workers, pick_precision
 from lightly_prg.layout import fast_layout
@@ -394,25 +395,39 @@ class Evaluation:
         split: str | None = None,
         solvers: Sequence[str] = ROUND_TRIP_SOLVERS,
     ) -> dict[str, Any]:
-        """Measures the round-trip error of several solvers against their price; writes it and its figure."""
+        """Measures the round-trip error of several solvers against their price; writes it and its figure.
+
+        What was measured of other solvers before, on the same images, stays beside it.
+        """
         split = split if split is not None else self.run.recipe.eval.split
         images = self.images(split)
         batch = torch.stack([images[index][0] for index in range(min(count, len(images)))]).float() / 255
         with full_precision(self.target):
-            curves = {solver: round_trip_curve(self.prg, batch, solver) for solver in solvers}
-        plot_round_trip(
-            {solver: [(point.nfe, point.rmse) for point in points] for solver, points in curves.items()},
-            self.run.figures / "round_trip.png",
-        )
-        result = {
+            measured = {solver: round_trip_curve(self.prg, batch, solver) for solver in solvers}
+        made_of = {
             "encoder": "run",
             "split": split,
             "images": len(batch),
-            "curves": {solver: [result_to_dict(point) for point in points] for solver, points in curves.items()},
             "recipe_sha256": self.description["recipe_sha256"],
+            "weights_crc32": self.run.weights_crc32,
         }
-        write_json(self.run.folder / "eval" / "round_trip.json", {"evaluator": "round_trip", **result})
+        curves = self._round_trips_before(made_of) | {
+            solver: [result_to_dict(point) for point in points] for solver, points in measured.items()
+        }
+        plot_round_trip(
+            {solver: [(point["nfe"], point["rmse"]) for point in points] for solver, points in curves.items()},
+            self.run.figures / "round_trip.png",
+        )
+        result = {**made_of, "curves": curves}
+        self.run.write_result("round_trip", result, own_options=True)
         return result
+
+    def _round_trips_before(self, made_of: Mapping[str, Any]) -> dict[str, Any]:
+        with suppress(UserError):  # missing, or damaged: measured again
+            there = read_json(self.run.folder / "eval" / "round_trip.json")
+            if all(there.get(key) == value for key, value in made_of.items()) and isinstance(there.get("curves"), dict):
+                return dict(there["curves"])
+        return {}
 
     def all(self, *, every: bool = False) -> Path:
         """Everything the recipe asks for, for the run and its controls, then the report.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from lightly_prg.errors import UserError
 from lightly_prg.plot_style import Array, Theme, new_figure, write_figure
 
 _MAX_POINTS = 2000
@@ -19,6 +18,7 @@ _MAX_LEGEND = 20
 _MAX_NAMES = 12
 _NAMES_APART = 0.08  # of the map's width
 _MARKERS = "osD^vP*X<>"
+_SEED = 0  # of the draw and the layout
 
 
 def plot_embedding_map(
@@ -26,9 +26,6 @@ def plot_embedding_map(
     labels: Array,
     class_names: Sequence[str],
     path: Path,
-    *,
-    method: Literal["tsne", "umap", "pca"] = "tsne",
-    seed: int = 0,
 ) -> None:
     """Draws embeddings as points in the plane, coloured by class.
 
@@ -38,12 +35,9 @@ def plot_embedding_map(
         labels: ``(N,)`` integers into ``class_names``; -1 is no label.
         class_names: Names for the legend.
         path: Where to write the PNG.
-        method: t-SNE, UMAP (needs the package umap-learn) or the first two principal components.
-        seed: Decides the draw and the layout.
 
     Raises:
-        ValueError: If the shapes do not fit or the method is unknown.
-        UserError: If UMAP is asked for and not installed.
+        ValueError: If the shapes do not fit.
     """
     features, labels = np.asarray(features), np.asarray(labels).astype(int)
     if features.ndim != 2 or labels.shape != features.shape[:1]:
@@ -51,8 +45,8 @@ def plot_embedding_map(
         raise ValueError(f"Features (N, D) and labels (N,) are needed, got {given}.")
     chosen = np.flatnonzero(np.isfinite(features).all(axis=1))
     if len(chosen) > _MAX_POINTS:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, _MAX_POINTS, replace=False))
-    points, name = _project(features[chosen].astype(np.float64), method, seed)
+        chosen = np.sort(np.random.default_rng(_SEED).choice(chosen, _MAX_POINTS, replace=False))
+    points, name = _project(features[chosen].astype(np.float64))
     kinds = sorted(set(labels[chosen].tolist()))
     clouds = [points[labels[chosen] == kind] for kind in kinds]
     names_inside = _are_islands(clouds)
@@ -91,36 +85,26 @@ def plot_embedding_map(
     write_figure(path, draw)
 
 
-def _project(features: Array, method: str, seed: int) -> tuple[Array, str]:
+def _project(features: Array) -> tuple[Array, str]:
     """Lays ``(N, D)`` features out in the plane; returns ``(N, 2)`` and the method's name."""
     from sklearn.decomposition import PCA
 
-    if method not in ("tsne", "umap", "pca"):
-        raise ValueError(f"The method of a map is {method!r}; allowed are tsne, umap and pca.")
-    if method == "umap":
-        try:
-            from umap import UMAP
-        except ImportError:
-            raise UserError("A UMAP map needs umap-learn: pip install umap-learn.") from None
     count = len(features)
     # Squares of very large or very small features would leave the range of floats.
     features = features / (np.abs(features).max(initial=0.0) or 1.0)
     if count < 2 or not np.ptp(features, axis=0).any():
         return np.zeros((count, 2)), "map"
     components = min(50, *features.shape)
-    features = PCA(components, random_state=seed).fit_transform(features)
+    features = PCA(components, random_state=_SEED).fit_transform(features)
     planar = np.pad(features[:, :2], ((0, 0), (0, max(0, 2 - components))))
-    if method == "pca" or count < 5:
+    if count < 5:
         return planar, "PCA"
-    if method == "umap":
-        layout = UMAP(n_neighbors=min(15, count - 1), random_state=seed, n_jobs=1)
-        return np.asarray(layout.fit_transform(features)), "UMAP"
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped, unused-ignore]
 
     # What `init="pca"` does, which fails where there is but one component.
     start = (1e-4 * planar / planar[:, 0].std()).astype(np.float32)
-    layout = TSNE(perplexity=min(30.0, (count - 1) / 3), init=start, random_state=seed)
+    layout = TSNE(perplexity=min(30.0, (count - 1) / 3), init=start, random_state=_SEED)
     # Its threads wait for each other in each of a thousand iterations: on a busy machine several
     # take five times as long as one.
     with threadpool_limits(1):
@@ -160,7 +144,7 @@ def _name(kind: int, class_names: Sequence[str]) -> str:
 
 def _short(name: str, length: int = 18) -> str:
     name = name if len(name) <= length else name[: length - 1] + "…"
-    return name.replace("$", r"\$")  # which would start mathematics
+    return name
 
 
 def _remark(name: str, points: Array) -> str:

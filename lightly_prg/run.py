@@ -38,7 +38,6 @@ from lightly_prg.files import (
     write_json,
     write_text,
 )
-from lightly_prg.module_state import state_to_save
 from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -291,6 +290,8 @@ class Run:
     ) -> None:
         """Writes an encoder: the weights of its network and everything needed to use them."""
         from safetensors.torch import save_file
+
+        from lightly_prg.module_state import state_to_save  # with it comes torch
 
         recipe = self.recipe
         assert encoder.input_shape is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from lightly_prg.eval import embed
 from lightly_prg.eval.frechet import frechet_distance
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
+from lightly_prg.files import read_json
 from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.states import chosen_images
 from lightly_prg.randomness import generator_for
@@ -80,12 +83,25 @@ def measure_sample_distance(
         "dimensions": reference.shape[1],
         "judge": Run.open(judge).description["name"],
         "judge_recipe_sha256": Run.open(judge).description["recipe_sha256"],
-        "options": {"count": count, "steps": steps, "solver": solver},
+        "options": {"count": count, "steps": steps, "solver": solver, "judge": _judge_of(judge)},
         "seed": seed,
         "recipe_sha256": evaluation.description["recipe_sha256"],
     }
-    evaluation.run.write_result("frechet", result, own_options=True)
+    evaluation.run.write_result("frechet", result, own_options=_is_plain(evaluation, result))
     return result
+
+
+def _judge_of(judge: str | Path) -> int:
+    return Run.open(judge).weights_crc32
+
+
+def _is_plain(evaluation: Evaluation, result: Mapping[str, Any]) -> bool:
+    """Whether a result takes the plain file name: the first, and later ones of the same options."""
+    file = evaluation.run.folder / "eval" / "frechet.json"
+    with suppress(UserError):
+        there = read_json(file)
+        return all(there.get(key) == result[key] for key in ("options", "split"))
+    return True
 
 
 def generated_images(generator: PRGEncoder, count: int, *, steps: int, solver: str, seed: int) -> ImageSet:

@@ -247,16 +247,6 @@ def test_page__without_measurements_has_no_section_for_them(run: Path) -> None:
     assert "Measurements of the flow" not in Page(write_report(run)).text
 
 
-def test_page__explains_the_old_round_trip_of_one_solver(run: Path) -> None:
-    (run / "figures").mkdir()
-    (run / "figures" / "round_trip.png").write_bytes(picture())
-    assert "at equal prices" in Page(write_report(run)).text
-    write_result(run, "round_trip", {"solver": "heun2", "rmse_by_steps": {"4": 0.1}})
-    text = Page(write_report(run)).text
-    assert "of the solver heun2 ." in text
-    assert "at equal prices" not in text
-
-
 def test_page__is_accessible(run: Path) -> None:
     (run / "figures").mkdir()
     (run / "figures" / "samples.png").write_bytes(picture())
@@ -332,7 +322,7 @@ def test_unreadable_files__are_named_and_left_out(run: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [None, "text", [1], {"a": 1}, True, -1, 1e400])
-@pytest.mark.parametrize("key", sorted({*ENCODER, "measurements"}))
+@pytest.mark.parametrize("key", sorted(ENCODER))
 def test_encoder_json__may_hold_anything(key: str, value: Any, run: Path) -> None:
     (run / "encoder.json").write_text(json.dumps({**ENCODER, key: value}))
     for file in (*run.glob("eval/*.json"), run / "metrics.csv"):
