@@ -15,7 +15,11 @@ from lightly_prg.files import read_json
 _SPACE = "\N{NO-BREAK SPACE}"
 _SPENT = {"cpu_seconds": ("cpu_seconds", "CPU seconds"), "gpu_seconds": ("wall_seconds", "GPU seconds")}
 _BUDGET_TOLERANCE = 0.05
-_EDGES = {"penalty_at_edge": "penalty", "learning_rate_at_edge": "learning rate"}
+_TOLD = {
+    "converged": (False, "the fit of {} was stopped before it converged"),
+    "penalty_at_edge": (True, "the penalty of {} that was chosen ends its grid"),
+    "learning_rate_at_edge": (True, "the learning rate of {} that was chosen ends its grid"),
+}
 Curve = list[tuple[float, float]]
 
 
@@ -232,10 +236,7 @@ def _notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
         length = number(cell.facts.get("embedding_dim"))
         if common is not None and length is not None and length < common:
             yield f"{cell.label}, seed {cell.seed}: no accuracies after PCA to {common:g}: its feature has {length:g}."
-        for name, result in _parts(cell):
-            if result.get("converged") is False:
-                yield f"{cell.label}, seed {cell.seed}: the fit of {name} was stopped before it converged."
-    yield from _edge_notes(about, cells)
+    yield from _fit_notes(about, cells)
 
 
 def _parts(cell: CellResults) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -246,15 +247,15 @@ def _parts(cell: CellResults) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"linear after PCA to {result['dimension']}", result["linear"]
 
 
-def _edge_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
-    """What was chosen at the end of its grid, beyond which a better choice may lie."""
+def _fit_notes(about: Mapping[str, Any], cells: list[CellResults]) -> Iterator[str]:
+    """Fits that were stopped, and what was chosen at the end of its grid, beyond which a better choice may lie."""
     for label in about["methods"]:
         own = [cell for cell in cells if cell.label == label]
         for name in dict.fromkeys(name for cell in own for name, _ in _parts(cell)):
-            for key, chosen in _EDGES.items():
-                seeds = [cell.seed for cell in own if dict(_parts(cell)).get(name, {}).get(key) is True]
+            for key, (value, said) in _TOLD.items():
+                seeds = [cell.seed for cell in own if dict(_parts(cell)).get(name, {}).get(key) is value]
                 if seeds:
-                    yield f"{label}, {_seeds(seeds)}: the {chosen} of {name} that was chosen ends its grid."
+                    yield f"{label}, {_seeds(seeds)}: {said.format(name)}."
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -24,13 +24,12 @@ _NOISE_DEVIATION = 0.25
 class BatchAugmentation:
     """Augments batches on the CPU; the draws depend on ``seed`` and the number of the step alone.
 
-    The order is: flip and crop, RandAugment, colour jitter, conversion to [0, 1], erasing, and MixUp or CutMix. All but
+    The order is: flip and crop, RandAugment, conversion to [0, 1], erasing, and MixUp or CutMix. All but
     the last two are drawn for each image. RandAugment is timm's ``rand-m9-mstd0.5-inc1`` with torchvision's operations:
     two of them, each with probability one half, of normally distributed magnitude. Noise that replaces an erased
     rectangle is normal with mean 0.5 and deviation 0.25, clipped to [0, 1].
 
-    Grey images (C = 1) are augmented alike; a change of saturation, in RandAugment and in the jitter, leaves them as
-    they are.
+    Grey images (C = 1) are augmented alike; a change of saturation leaves them as they are.
 
     Args:
         num_classes: K.
@@ -38,7 +37,6 @@ class BatchAugmentation:
         horizontal_flip: Whether half of the images are mirrored.
         crop_padding: Pixels of reflected border before a random crop; 0 for none.
         rand_augment: Magnitude in [0, 10]; 0 for none.
-        color_jitter: Strength in brightness, contrast and saturation; 0 for none.
         erasing: Probability for each image.
         mixup: The alpha of MixUp; 0 for none.
         cutmix: The alpha of CutMix; 0 for none. Where both are given, each batch gets one of them, at random.
@@ -49,7 +47,6 @@ class BatchAugmentation:
     horizontal_flip: bool = False
     crop_padding: int = 0
     rand_augment: float = 0.0
-    color_jitter: float = 0.0
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -63,7 +60,6 @@ class BatchAugmentation:
             horizontal_flip=preset.horizontal_flip,
             crop_padding=min(preset.crop_padding, image_size // 7),
             rand_augment=preset.rand_augment,
-            color_jitter=preset.color_jitter,
             erasing=preset.erasing,
             mixup=preset.mixup,
             cutmix=preset.cutmix,
@@ -81,13 +77,12 @@ class BatchAugmentation:
             Float images in [0, 1]; and the labels, or with MixUp or CutMix the shares of the classes ``(B, K)``.
 
         Raises:
-            UserError: If RandAugment or colour jitter is asked for, and the images have neither 1 nor 3 channels.
+            UserError: If RandAugment is asked for, and the images have neither 1 nor 3 channels.
             ValueError: If the images are not uint8.
         """
-        colour = self.rand_augment > 0 or self.color_jitter > 0
-        if colour and images.shape[1] not in (1, 3):
+        if self.rand_augment > 0 and images.shape[1] not in (1, 3):
             raise UserError(
-                f"RandAugment and colour jitter take images of 1 or 3 channels, and these have {images.shape[1]}; "
+                f"RandAugment takes images of 1 or 3 channels, and these have {images.shape[1]}; "
                 "choose the preset 'shared'."
             )
         images = augment_batch(
@@ -97,7 +92,7 @@ class BatchAugmentation:
             generator=generator_for(self.seed, "fine-tuning flip and crop", step),
         )
         with global_draws(self.seed, "fine-tuning augmentation", step):
-            if colour:
+            if self.rand_augment > 0:
                 images = torch.stack([self._recolour(image) for image in images])
             inputs = to_unit_range(images)
             if self.erasing > 0:
@@ -105,21 +100,17 @@ class BatchAugmentation:
             return self._mix(inputs, labels)
 
     def _recolour(self, image: Tensor) -> Tensor:
-        if self.rand_augment > 0:
-            operations = int((torch.rand(_OPERATIONS) < 0.5).sum())
-            magnitude = self.rand_augment + _MAGNITUDE_DEVIATION * float(torch.randn(()))
-            randomly = T.RandAugment(
-                operations,
-                magnitude=min(max(round(10 * magnitude), 0), _MAGNITUDES - 1),
-                num_magnitude_bins=_MAGNITUDES,
-                interpolation=T.InterpolationMode.BILINEAR,
-                fill=_GREY,
-            )
-            image = randomly(image)
-        if self.color_jitter > 0:
-            jitter = T.ColorJitter(self.color_jitter, self.color_jitter, self.color_jitter)
-            image = jitter(image)
-        return image
+        operations = int((torch.rand(_OPERATIONS) < 0.5).sum())
+        magnitude = self.rand_augment + _MAGNITUDE_DEVIATION * float(torch.randn(()))
+        randomly = T.RandAugment(
+            operations,
+            magnitude=min(max(round(10 * magnitude), 0), _MAGNITUDES - 1),
+            num_magnitude_bins=_MAGNITUDES,
+            interpolation=T.InterpolationMode.BILINEAR,
+            fill=_GREY,
+        )
+        recoloured: Tensor = randomly(image)
+        return recoloured
 
     def _erase(self, image: Tensor) -> Tensor:
         if float(torch.rand(())) >= self.erasing:

@@ -33,7 +33,6 @@ class FinetunePreset:
         horizontal_flip: Whether half of the images are mirrored.
         crop_padding: Pixels of reflected border before a random crop; at most a seventh of the image.
         rand_augment: Magnitude of RandAugment, of 10, two operations with probability one half; 0 for none.
-        color_jitter: Strength in brightness, contrast and saturation; 0 for none.
         erasing: Probability that a rectangle of an image is replaced by noise.
         mixup: The alpha of MixUp; 0 for none. With CutMix beside it, a batch gets the one or the other.
         cutmix: The alpha of CutMix; 0 for none.
@@ -57,7 +56,6 @@ class FinetunePreset:
     horizontal_flip: bool
     crop_padding: int
     rand_augment: float
-    color_jitter: float
     erasing: float
     mixup: float
     cutmix: float
@@ -87,7 +85,6 @@ SHARED = FinetunePreset(
     horizontal_flip=True,
     crop_padding=4,  # the standard of CIFAR-10
     rand_augment=0.0,  # light: the encoder is judged, not the augmentation
-    color_jitter=0.0,
     erasing=0.0,
     mixup=0.0,
     cutmix=0.0,
@@ -112,8 +109,7 @@ PRG = FinetunePreset(
     head="prg",
     horizontal_flip=True,
     crop_padding=4,  # there with a black border
-    rand_augment=9.0,
-    color_jitter=0.0,  # the configuration says 0.4, which timm ignores beside RandAugment
+    rand_augment=9.0,  # the configuration has color_jitter 0.4 as well, which timm ignores beside it
     erasing=0.25,
     mixup=0.0,
     cutmix=0.0,
@@ -139,7 +135,6 @@ MAE = FinetunePreset(
     horizontal_flip=True,
     crop_padding=4,  # timm's choice for 32 pixels, where ImageNet has a crop of random scale
     rand_augment=9.0,
-    color_jitter=0.0,
     erasing=0.25,
     mixup=0.8,
     cutmix=1.0,

@@ -33,7 +33,7 @@ class ResultRow:
     """What one encoder reached on one split.
 
     Attributes:
-        encoder: ``run``, ``raw_pixels`` or ``random_network``.
+        encoder: ``run``, ``raw_pixels``, ``pca`` or ``random_network``.
         name: The same for readers; for ``run`` the name of its method.
         split: What the accuracies were measured on.
         scores: Accuracies by title of the column.

@@ -35,8 +35,6 @@ __all__ = [
     "plot_trajectory",
 ]
 
-_FRAMES = 8
-
 
 def plot_curves(rows: Sequence[Mapping[str, float | None]], path: Path) -> None:
     """Draws training and validation loss, and the learning rate in a strip below.

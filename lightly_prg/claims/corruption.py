@@ -24,6 +24,7 @@ from lightly_prg.classifier import finetune_encoder
 from lightly_prg.cost import multiply_adds
 from lightly_prg.eval import FineTuned, evaluate_robustness, result_to_dict
 from lightly_prg.methods.simclr import build_resnet
+from lightly_prg.module_state import device_of, evaluating
 from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import global_draws
 from lightly_prg.recipe import Recipe, SimCLRRecipe, finetune_settings
@@ -95,12 +96,9 @@ def _trained(part: Part, name: str, options: Corruption) -> tuple[dict[str, Any]
 
 def _multiply_adds(encoder: Any) -> int:
     """Of embedding one image."""
-    was = encoder.training
-    image = torch.zeros(1, *encoder.input_shape, device=next(encoder.parameters()).device)
-    with torch.no_grad():
-        count = multiply_adds(lambda: encoder.eval()(image))
-    encoder.train(was)
-    return count
+    image = torch.zeros(1, *encoder.input_shape, device=device_of(encoder))
+    with torch.no_grad(), evaluating(encoder):
+        return multiply_adds(lambda: encoder(image))
 
 
 def _resnet(part: Part, options: Corruption) -> nn.Module:

@@ -19,7 +19,7 @@ Stability, on ``dx/dtau = a x`` with step ``h`` and ``c = a h``. With the growth
 two eigenvalues have the product ``l`` (the coupling) and the sum
 ``1 + l - (1 - l)(R(-c) - 1) - (R(c) - 1)(R(-c) - 1)``. One follows ``exp(c)``, the other is near ``l exp(-c)``: where
 the flow contracts, what separates the two states grows, over a time ``T`` by at most about ``exp(|a| T)`` however many
-the steps.How far along the negative real and along the imaginary axis both stay below 1.0001 (one percent in a
+the steps. How far along the negative real and along the imaginary axis both stay below 1.0001 (one percent in a
 hundred steps):
 
 ========  ===========  ===========  ==============  ============  ============

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lightly_prg.errors import UserError
 from lightly_prg.methods.backbone_method import BackboneMethod
 from lightly_prg.models.vit import ViT
+from lightly_prg.module_state import evaluating
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import MAERecipe, TrainRecipe
 from lightly_prg.transforms import HALF_NORMALIZE
@@ -134,12 +135,9 @@ class MAE(BackboneMethod):
 
     def held_out_loss(self, images: Tensor, position: int) -> Tensor:
         """The loss of held-out images, not cropped, with the weights in training."""
-        was_training = self.training
-        self.eval()
         generator = generator_for(self.seed, "validation", position, device=images.device)
-        loss = self._reconstruction_loss(images.float() / 127.5 - 1, generator)
-        self.train(was_training)
-        return loss
+        with evaluating(self):
+            return self._reconstruction_loss(images.float() / 127.5 - 1, generator)
 
     def trained_modules(self) -> list[nn.Module]:
         """Transformer, decoder and the two layers around it."""

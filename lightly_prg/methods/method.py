@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightly.models.utils import get_weight_decay_parameters
@@ -20,23 +20,6 @@ from lightly_prg.layout import laid_out
 from lightly_prg.models import EMA
 from lightly_prg.module_state import evaluating
 from lightly_prg.recipe import TrainRecipe
-
-
-class TrainedEncoder(Protocol):
-    """An encoder that a method gives away: what evaluators and the run folder need of it."""
-
-    input_shape: tuple[int, ...] | None
-    network: nn.Module
-    nfe: float
-
-    @property
-    def embedding_dim(self) -> int:
-        """D."""
-        ...
-
-    def description(self) -> dict[str, Any]:
-        """What, beside the network, makes the encoder."""
-        ...
 
 
 class Method(LightningModule):

@@ -12,7 +12,6 @@ from lightly_prg.models.tau_embedding import TauEmbedding
 from lightly_prg.models.unet_blocks import (
     ConditionedGroupNorm,
     Downsample,
-    Resample,
     ResidualBlock,
     SelfAttention,
     Upsample,
@@ -84,8 +83,6 @@ class UNet(VelocityNetwork):
         patch_size: Side of the square of pixels folded into channels at the input and unfolded at
             the output. 2 makes all layers between about four times cheaper.
         tau_scale: Factor on tau before its sinusoids; see ``TauEmbedding``.
-        resample: ``conv``: strided convolution down, repetition and convolution up. ``pool``: mean
-            and repetition alone.
 
     Raises:
         ValueError: If the sizes do not fit together.
@@ -105,7 +102,6 @@ class UNet(VelocityNetwork):
         dropout: float = 0.0,
         patch_size: int = 1,
         tau_scale: float = 1000.0,
-        resample: Resample = "conv",
     ) -> None:
         super().__init__(image_size=image_size, in_channels=in_channels)
         sides = _feature_map_sides(image_size, patch_size, len(multipliers))
@@ -114,8 +110,6 @@ class UNet(VelocityNetwork):
             raise ValueError(
                 f"blocks={blocks}, channels={channels}, multipliers={tuple(multipliers)}: each has to be at least 1."
             )
-        if resample not in ("conv", "pool"):
-            raise ValueError(f"resample is {resample!r}; it is 'conv' or 'pool'.")
         self.patch_size = patch_size
         self.blocks = blocks
         tau_width = 4 * channels
@@ -145,7 +139,7 @@ class UNet(VelocityNetwork):
                 width = widths[level]
                 skips.append(width)
             if level < len(widths) - 1:
-                self.downsample.append(Downsample(width, resample))
+                self.downsample.append(Downsample(width))
                 skips.append(width)
 
         self.middle = MiddleBlock(
@@ -159,7 +153,7 @@ class UNet(VelocityNetwork):
                 self.up.append(block(width + skips.pop(), level))
                 width = widths[level]
             if level > 0:
-                self.upsample.append(Upsample(width, resample))
+                self.upsample.append(Upsample(width))
 
         self.norm = ConditionedGroupNorm(width)
         self.output = nn.Conv2d(width, folded, 3, padding=1)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Resample = Literal["conv", "pool"]
 
 
 def group_count(channels: int) -> int:
@@ -119,13 +116,11 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves height and width, by a strided convolution or a mean."""
+    """Halves height and width by a strided convolution."""
 
-    def __init__(self, channels: int, resample: Resample) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layer: nn.Module = (
-            nn.Conv2d(channels, channels, 3, stride=2, padding=1) if resample == "conv" else nn.AvgPool2d(2)
-        )
+        self.layer = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, H/2, W/2)."""
@@ -134,11 +129,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by repetition, followed by a convolution or nothing."""
+    """Doubles height and width by repetition, followed by a convolution."""
 
-    def __init__(self, channels: int, resample: Resample) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layer: nn.Module = nn.Conv2d(channels, channels, 3, padding=1) if resample == "conv" else nn.Identity()
+        self.layer = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C, 2H, 2W)."""

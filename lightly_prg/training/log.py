@@ -29,8 +29,8 @@ COLUMNS = ("step", "epoch", "train_loss", "validation_loss", "lr", "images_per_s
 class TrainingLog(Callback):
     """Writes a row for each stretch of steps, shows progress, measures the held-out loss and the cost.
 
-    The held-out loss is that of the averaged weights on at most ``held_out_images`` validation images with noise that
-    is the same every time; methods without ``held_out_loss`` have none.
+    The held-out loss is the method's own (``Method.held_out_loss``), of at most ``held_out_images`` validation images,
+    with noise that is the same every time.
 
     Args:
         path: metrics.csv. On resume its rows beyond the checkpoint are dropped, then it is appended to.
@@ -188,7 +188,7 @@ class TrainingLog(Callback):
             self._task.__exit__(None, None, None)
 
     def _held_out_loss(self, trainer: pl.Trainer, module: Any) -> float | None:
-        if not hasattr(module, "held_out_loss") or len(self.held_out) == 0 or not trainer.is_global_zero:
+        if len(self.held_out) == 0 or not trainer.is_global_zero:
             return None
         total = 0.0
         with torch.no_grad(), trainer.precision_plugin.forward_context():

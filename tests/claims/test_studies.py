@@ -25,7 +25,7 @@ from lightly_prg.run import Run
 from lightly_prg.scan_features import read_group
 
 MakeClaim = Callable[..., ClaimRecipe]
-SAMPLES = "Fréchet distance of samples beyond that of real images, fine-tuned with beta {} against pretrained"
+SAMPLES = "Fréchet distance of samples beyond that of real images, at most 10 times, fine-tuned with beta {} against pretrained"
 
 
 @pytest.fixture(autouse=True)

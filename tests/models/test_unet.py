@@ -84,7 +84,6 @@ def test_sizes_that_do_not_fit(image_size: int, expected: str) -> None:
         ({"channels": 33, "attention": (), "middle_attention": False}, "even number"),
         ({"blocks": 0}, "blocks=0"),
         ({"multipliers": (), "attention": ()}, "0 multipliers"),
-        ({"resample": "linear"}, "'conv' or 'pool'"),
         ({"tau_scale": 0.0}, "tau_scale is 0.0"),
     ],
 )
@@ -98,14 +97,6 @@ def test_attention_can_be_left_out(middle: bool, expected: int) -> None:
     with torch.device("meta"):
         network = UNet(attention=(), middle_attention=middle)
     assert sum(isinstance(module, SelfAttention) for module in network.modules()) == expected
-
-
-def test_pooling_has_no_resampling_weights() -> None:
-    with torch.device("meta"):
-        learned, pooled = UNet(), UNet(resample="pool")
-    difference = sum(p.numel() for p in learned.parameters()) - sum(p.numel() for p in pooled.parameters())
-    # Three strided convolutions, three after repetition.
-    assert difference == sum(9 * width**2 + width for width in (128, 256, 256, 256, 256, 256))
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])

@@ -35,7 +35,6 @@ def _unet_unfolded() -> VelocityNetwork:
         multipliers=(1,),
         blocks=1,
         attention=(),
-        resample="pool",
     )
 
 
