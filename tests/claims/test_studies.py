@@ -25,7 +25,8 @@ from lightly_prg.run import Run
 from lightly_prg.scan_features import read_group
 
 MakeClaim = Callable[..., ClaimRecipe]
-SAMPLES = "Fréchet distance of samples beyond that of real images, at most 10 times, fine-tuned with beta {} against pretrained"
+BEYOND = "Fréchet distance of samples beyond that of real images"
+SAMPLES = BEYOND + ", at most 10 times, fine-tuned with beta {} against pretrained"
 
 
 @pytest.fixture(autouse=True)
