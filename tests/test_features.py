@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightly_prg.features import PRGEncoder, activation, extract_features, pool
+from lightly_prg.features import PRGEncoder, activation, extract_features
 from lightly_prg.flow import LinearPath, VariancePreservingPath, encode
+from lightly_prg.pooling import pool
 from lightly_prg.recipe import FeatureSpec, OdeSpec
 
 

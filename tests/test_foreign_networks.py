@@ -261,6 +261,7 @@ def build():
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) + 3.0 * (weight.shape == (64,)))
+    network.body.requires_grad_(False)
     return velocity_from(network, "denoised")
 """
 RECIPE = """

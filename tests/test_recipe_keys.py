@@ -46,7 +46,7 @@ def test_keys__are_those_of_a_resolved_recipe() -> None:
 
 def test_words__tell_values_bounds_and_defaults() -> None:
     keys = {(section.kind, key.name): key for section in recipe_keys() for key in section.keys}
-    assert keys["", "train.lr"].takes == "number > 0"
+    assert keys["", "train.lr"].takes == "number > 0, \N{LESS-THAN OR EQUAL TO} 1e+06"
     assert keys["", "train.ema_decay"].takes == "number \N{GREATER-THAN OR EQUAL TO} 0, < 1"
     assert keys["", "train.clip"].takes == "number > 0 or null"
     assert keys["", "eval.split"].takes == "validation, test"

@@ -12,6 +12,7 @@ from lightly_prg.recipe import Recipe, parse_recipe
 
 positive = st.integers(1, 2**40)
 above_zero = st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False)
+rate = st.floats(0, 1e6, exclude_min=True)
 number = st.floats(0, allow_infinity=False, allow_nan=False)
 share = st.floats(0, 1)
 below_one = st.floats(0, 1, exclude_max=True)
@@ -67,7 +68,7 @@ network_feature = some(block=st.one_of(st.none(), text), pool=pool)
 method = st.one_of(
     some(
         name=st.just("prg"),
-        path=st.sampled_from(["linear", "trigonometric", "variance_preserving"]),
+        path=st.sampled_from(["linear", "trigonometric", "variance_preserving", "own"]),
         coupling=st.sampled_from(["independent", "optimal_transport"]),
         tau_sampling=st.sampled_from(["uniform", "logit_normal", "mode"]),
         backbone=backbone,
@@ -99,8 +100,8 @@ train = some(
     epochs=positive,
     max_steps=st.one_of(st.none(), positive),
     optimizer=st.sampled_from(["adamw", "adam", "sgd", "lars"]),
-    lr=above_zero,
-    betas=st.tuples(share, share),
+    lr=rate,
+    betas=st.tuples(below_one, below_one),
     warmup_epochs=number,
     clip=st.one_of(st.none(), above_zero),
     ema_decay=below_one,
@@ -116,7 +117,7 @@ tuned = some(
     mode=st.sampled_from(["partial", "lora", "full"]),
     blocks=st.lists(text, max_size=2),
     labels=st.one_of(st.none(), above_zero),
-    learning_rates=st.one_of(st.none(), st.lists(above_zero, max_size=3)),
+    learning_rates=st.one_of(st.none(), st.lists(rate, max_size=3)),
     beta=number,
     feature=st.one_of(st.none(), st.dictionaries(text, anything, max_size=2)),
 )

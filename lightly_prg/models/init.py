@@ -13,8 +13,9 @@ from torch import nn
 def redraw_fixed_weights(module: nn.Module, twin: nn.Module) -> list[str]:
     """Redraws the weights that a builder does not draw: those of a checkpoint that it loads.
 
-    A layer with ``reset_parameters``, as torch's have it, draws as it does for a new network; any other weight is drawn
-    from the normal law of its mean and deviation. Random numbers come from the global generator.
+    A layer with ``reset_parameters``, as torch's have it, draws as it does for a new network; any other weight that could
+    be trained is drawn from the normal law of its mean and deviation. Frozen ones, such as embeddings of positions, stay.
+    Random numbers come from the global generator.
 
     Args:
         module: Changed in place.
@@ -27,7 +28,7 @@ def redraw_fixed_weights(module: nn.Module, twin: nn.Module) -> list[str]:
     fixed = [
         name
         for name, weight in module.named_parameters()
-        if weight.requires_grad and torch.equal(weight, twins[name]) and bool((weight != weight.flatten()[:1]).any())
+        if torch.equal(weight, twins[name]) and bool((weight != weight.flatten()[:1]).any())
     ]
     layers: dict[str, list[str]] = {}
     for name in fixed:
@@ -37,9 +38,9 @@ def redraw_fixed_weights(module: nn.Module, twin: nn.Module) -> list[str]:
         if hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
             continue
-        for name in names:
-            weight = module.get_parameter(name)
-            weight.normal_(float(weight.float().mean()), float(weight.float().std()))
+        for weight in (module.get_parameter(name) for name in names):
+            if weight.requires_grad:
+                weight.normal_(float(weight.float().mean()), float(weight.float().std()))
     return fixed
 
 
