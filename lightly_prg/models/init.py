@@ -13,9 +13,9 @@ from torch import nn
 def redraw_fixed_weights(module: nn.Module, twin: nn.Module) -> list[str]:
     """Redraws the weights that a builder does not draw: those of a checkpoint that it loads.
 
-    A layer with ``reset_parameters``, as torch's have it, draws as it does for a new network; any other weight that could
-    be trained is drawn from the normal law of its mean and deviation. Frozen ones, such as embeddings of positions, stay.
-    Random numbers come from the global generator.
+    A layer with ``reset_parameters``, as torch's have it, draws as it does for a new network; any other weight that
+    could be trained is drawn from the normal law of its mean and deviation. Frozen ones, such as embeddings of
+    positions, stay. Random numbers come from the global generator.
 
     Args:
         module: Changed in place.
