@@ -186,7 +186,7 @@ def finetune_encoder(
             batch_size=settings.batch_size,
             learning_rates=settings.learning_rates,
             ema_decay=settings.ema_decay,
-            labels=int(labels) if labels is not None and labels >= 1 else labels,
+            labels=settings.amount,
             horizontal_flip=evaluation.run.recipe.mirrors,
             num_classes=evaluation.splits.train.num_classes,
             extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),

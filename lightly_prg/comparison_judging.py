@@ -180,16 +180,7 @@ class Judge:
     def judge(self, cell: Cell, records: Records) -> None:
         """Everything that concerns one cell alone."""
         work = _CellWork(self, cell, records)
-        split, few = self.settings.split, self.evaluators.few_shot
-        labels = few.labels if few is not None else None
-        ways: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "facts": work.facts,
-            "knn": lambda: work.evaluation.knn(split=split),
-            "linear": lambda: work.evaluation.linear(split=split),
-            "few_shot": lambda: work.evaluation.linear(split=split, labels=labels),
-            "finetune": work.finetune,
-            "robustness": work.robustness,
-        }
+        ways = work.frozen("run") | {"finetune": work.finetune, "robustness": work.robustness}
         for name, request in self._requests(cell, work.finetuned):
             work.measure(name, request, ways[name])
 
@@ -217,14 +208,7 @@ class Judge:
     def judge_control(self, cell: Cell, name: EncoderName, records: Records) -> None:
         """k-NN and probes of what needs no training, on the images of a cell."""
         work = _ControlWork(self, cell, records, name)
-        split, few = self.settings.split, self.evaluators.few_shot
-        labels = few.labels if few is not None else None
-        ways: dict[str, Callable[[], Mapping[str, Any]]] = {
-            "facts": work.facts,
-            "knn": lambda: work.evaluation.knn(name, split=split),
-            "linear": lambda: work.evaluation.linear(name, split=split),
-            "few_shot": lambda: work.evaluation.linear(name, split=split, labels=labels),
-        }
+        ways = work.frozen(name)
         for evaluator, request in self._requests(cell, work.finetuned):
             if evaluator in ways:
                 work.measure(evaluator, request, ways[evaluator])
@@ -307,6 +291,17 @@ class _CellWork:
         if "linear" in request:  # what no option says of a probe
             content["penalties"] = list(PENALTIES)
         return {"request": content, "recipe_sha256": self.description["recipe_sha256"], "made_of": self.made_of}
+
+    def frozen(self, name: EncoderName) -> dict[str, Callable[[], Mapping[str, Any]]]:
+        """How each is measured of an encoder that is not trained any more."""
+        split, few = self.judge.settings.split, self.judge.evaluators.few_shot
+        labels = few.labels if few is not None else None
+        return {
+            "facts": self.facts,
+            "knn": lambda: self.evaluation.knn(name, split=split),
+            "linear": lambda: self.evaluation.linear(name, split=split),
+            "few_shot": lambda: self.evaluation.linear(name, split=split, labels=labels),
+        }
 
     def facts(self) -> dict[str, Any]:
         """What the encoder is and cost, measured or counted; times are those of the training, of all its stages."""

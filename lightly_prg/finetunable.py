@@ -47,7 +47,7 @@ def check_finetunable(recipe: Recipe, encoder: PRGEncoder | NetworkEncoder, data
             data.train,
             data.test if on_test else data.validation,
             validation=data.validation if on_test and len(data.validation) else None,
-            labels=int(settings.labels) if settings.labels is not None and settings.labels >= 1 else settings.labels,
+            labels=settings.amount,
             num_classes=data.train.num_classes,
             seed=recipe.seed,
         )

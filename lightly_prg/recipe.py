@@ -228,6 +228,11 @@ class FinetuneRecipe(Section):
             raise ValueError("labels: a whole number of each class, or a share below 1")
         return labels
 
+    @property
+    def amount(self) -> int | float | None:
+        """``labels`` as evaluators take it: whole numbers, of each class, are integers."""
+        return int(self.labels) if self.labels is not None and self.labels >= 1 else self.labels
+
     @model_validator(mode="after")
     def _beta_keeps_what_is_trained(self) -> FinetuneRecipe:
         if self.mode == "head" and self.beta > 0.0:

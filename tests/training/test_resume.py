@@ -50,6 +50,17 @@ def die_at(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
     monkeypatch.setattr(Method, "training_step", step)
 
 
+def press_ctrl_c_at(monkeypatch: pytest.MonkeyPatch, position: int) -> None:
+    original = PRG.training_step
+
+    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
+        if batch_idx == position:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(PRG, "training_step", step)
+
+
 OTHERS = {
     "simclr": """{name: simclr, backbone: {depth: 9, width: 0.125}, projection: {hidden: 8, output: 4}}
 train: {epochs: 3, batch_size: 8, optimizer: sgd, lr: 0.1, warmup_epochs: 1, ema_decay: 0.9, precision: 32}""",
@@ -118,15 +129,8 @@ def test_ctrl_c__saves_and_resumes(
     tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tiny_recipe, out=tmp_path / "whole", data=tiny_splits)
-    original = PRG.training_step
-
-    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
-        if batch_idx == 7:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, batch_idx)
-
     with monkeypatch.context() as patch:
-        patch.setattr(PRG, "training_step", step)
+        press_ctrl_c_at(patch, 7)
         with pytest.raises(Interrupted) as stopped:
             train(tiny_recipe, out=tmp_path / "cut", data=tiny_splits)
     assert stopped.value.saved
@@ -141,15 +145,8 @@ def test_ctrl_c_in_the_last_step__ends_the_command_and_loses_nothing(
     tmp_path: Path, tiny_recipe: Recipe, tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tiny_recipe, out=tmp_path / "whole", data=tiny_splits)
-    original = PRG.training_step
-
-    def step(self: PRG, batch: Any, batch_idx: int) -> Tensor:
-        if batch_idx == 14:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, batch, batch_idx)
-
     with monkeypatch.context() as patch:
-        patch.setattr(PRG, "training_step", step)
+        press_ctrl_c_at(patch, 14)
         with pytest.raises(Interrupted):
             train(tiny_recipe, out=tmp_path / "cut", data=tiny_splits)
     assert Run(tmp_path / "cut").is_trained
