@@ -5,17 +5,17 @@ from __future__ import annotations
 from lightly_prg.eval.calibration import expected_calibration_error
 from lightly_prg.eval.clustering import ClusteringResult, evaluate_clustering
 from lightly_prg.eval.controls import PCA, RawPixels, fit_pca
-from lightly_prg.eval.corruption_files import read_corrupted
 from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
+from lightly_prg.eval.corruptions.files import read_corrupted
 from lightly_prg.eval.embed import Encoder, ImageDataset, embed
 from lightly_prg.eval.embeddings import Embeddings, concatenate
-from lightly_prg.eval.finetune import FinetuneResult, finetune
-from lightly_prg.eval.finetune_model import FineTuned
-from lightly_prg.eval.finetune_presets import PRESETS, FinetunePreset
+from lightly_prg.eval.finetuning.finetune import FinetuneResult, finetune
+from lightly_prg.eval.finetuning.heads import LinearHead, PRGHead
+from lightly_prg.eval.finetuning.layer_decay import layer_groups
+from lightly_prg.eval.finetuning.model import FineTuned
+from lightly_prg.eval.finetuning.presets import PRESETS, FinetunePreset
 from lightly_prg.eval.frechet import frechet_distance
-from lightly_prg.eval.heads import LinearHead, PRGHead
 from lightly_prg.eval.knn import KNNResult, evaluate_knn
-from lightly_prg.eval.layer_decay import layer_groups
 from lightly_prg.eval.linear import LinearResult, evaluate_linear
 from lightly_prg.eval.linear_augmented import AugmentedLinearResult, evaluate_linear_augmented
 from lightly_prg.eval.probe import LinearDraw

@@ -17,11 +17,11 @@ from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.divisible import DivisibleDataset, labelled
 from lightly_prg.eval.embed import PRECISIONS, embed, evaluation_mode
 from lightly_prg.eval.embeddings import Embeddings
-from lightly_prg.eval.heads import FeatureStandardiser
+from lightly_prg.eval.finetuning.heads import FeatureStandardiser
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.randomness import generator_for
-from lightly_prg.resized_crop import random_resized_crop
+from lightly_prg.transforms.resized_crop import random_resized_crop
 
 LEARNING_RATES = (0.01, 0.03, 0.1, 0.3, 1.0)
 """For a batch of 256 images, around Lightly's 0.1."""

@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from lightly_prg.eval.corruptions import CORRUPTIONS, corrupt
-from lightly_prg.plot_style import (
+from lightly_prg.plotting.style import (
     Theme,
     displayable,
     legend_label,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.corrupted_batches import Condition, chosen_rows, computed_batches, file_batches
 from lightly_prg.eval.corruptions import CORRUPTIONS, SEVERITIES, check_condition
+from lightly_prg.eval.corruptions.batches import Condition, chosen_rows, computed_batches, file_batches
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embed import ImageDataset, evaluation_mode
 

@@ -42,7 +42,7 @@ from lightly_prg.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from lightly_prg.features import PRGEncoder
-    from lightly_prg.network_encoder import NetworkEncoder
+    from lightly_prg.features.network_encoder import NetworkEncoder
 
 FORMAT_VERSION = 1
 FORMER = ".replaced"  # the folder of a run that another one is to replace

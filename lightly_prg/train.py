@@ -21,24 +21,24 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.strategies import DDPStrategy
 
-from lightly_prg.attention import use_fast_attention
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits, load_data
 from lightly_prg.errors import UserError
-from lightly_prg.evaluable import check_evaluable
-from lightly_prg.finetunable import check_finetunable
-from lightly_prg.former_run import former_run_kept
 from lightly_prg.hardware import pick_device, pick_precision
-from lightly_prg.layout import fast_layout
+from lightly_prg.hardware.attention import use_fast_attention
+from lightly_prg.hardware.layout import fast_layout
 from lightly_prg.methods import Method, adopted_encoder, build_method
 from lightly_prg.models import redraw_zero_weights
-from lightly_prg.processes import check_shares, is_first_process, process_count, wait_for_all
 from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.recipe import GeneratorRecipe, PretrainedRecipe, Recipe, TrainRecipe
 from lightly_prg.run import Run, load
 from lightly_prg.training.batches import TrainingData
 from lightly_prg.training.checkpoint import Interrupted, LastCheckpoint, PlainFiles, read_checkpoint
+from lightly_prg.training.evaluable import check_evaluable
+from lightly_prg.training.finetunable import check_finetunable
+from lightly_prg.training.former_run import former_run_kept
 from lightly_prg.training.log import TrainingLog
+from lightly_prg.training.processes import check_shares, is_first_process, process_count, wait_for_all
 from lightly_prg.training.snapshots import Snapshots
 
 

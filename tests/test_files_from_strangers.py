@@ -20,7 +20,7 @@ from lightly_prg.data import Splits
 from lightly_prg.errors import UserError
 from lightly_prg.eval import RawPixels, embed
 from lightly_prg.recipe import Recipe, load_recipe, parse_recipe
-from lightly_prg.recipe_comparison import parse_comparison
+from lightly_prg.recipe.comparison import parse_comparison
 from lightly_prg.run import Run, load
 from lightly_prg.train import train
 

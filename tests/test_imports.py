@@ -12,7 +12,7 @@ def run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-@pytest.mark.parametrize("module", ["cli", "run", "recipe", "recipe_keys", "recipe_comparison", "claims.recipe"])
+@pytest.mark.parametrize("module", ["cli", "run", "recipe", "recipe.keys", "recipe.comparison", "claims.recipe"])
 def test_what_a_mistyped_command_needs__imports_no_torch(module: str) -> None:
     assert run(f"import sys, lightly_prg.{module}; print('torch' in sys.modules)") == "False"
 
@@ -21,8 +21,8 @@ def loaded(package: str, *others: str) -> set[str]:
     """What all modules of a package load, but for its scripts."""
     code = (
         f"import importlib, pkgutil, sys, {package} as p\n"
-        "for found in pkgutil.iter_modules(p.__path__):\n"
-        "    if not found.ispkg: importlib.import_module(f'{p.__name__}.{found.name}')\n"
+        "for found in pkgutil.walk_packages(p.__path__, f'{p.__name__}.'):\n"
+        "    if 'benchmarks' not in found.name: importlib.import_module(found.name)\n"
         f"print(*[m for m in sys.modules if m.startswith({others!r})])"
     )
     return set(run(code).split())

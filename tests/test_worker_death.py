@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from lightly_prg import pixels
-from lightly_prg.data import load_data
+from lightly_prg.data import load_data, pixels
+from lightly_prg.data.pixels import FilePixels
 from lightly_prg.errors import UserError
 from lightly_prg.eval import RawPixels, embed
-from lightly_prg.pixels import FilePixels
 from lightly_prg.recipe import DataRecipe, Recipe, parse_recipe
 from lightly_prg.train import train
 

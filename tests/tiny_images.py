@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lightly_prg.data import Splits
-from lightly_prg.image_set import ImageSet
+from lightly_prg.data.image_set import ImageSet
 
 
 def halves(size: int, *, num_train: int = 48, class_names: tuple[str, str] = ("a", "b")) -> Splits:

@@ -31,17 +31,17 @@ from torchdiffeq import odeint
 
 from lightly_prg import FeatureSpec, FlowMatchingLoss, OdeSpec, PRGEncoder, UNet, load_recipe
 from lightly_prg.data import Splits, load_data
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.eval import Embeddings, embed, evaluate_knn
 from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.features.rereading import reread
 from lightly_prg.hardware import pick_precision
-from lightly_prg.image_set import ImageSet
-from lightly_prg.layout import fast_layout
+from lightly_prg.hardware.layout import fast_layout
 from lightly_prg.randomness import generator_for
-from lightly_prg.rereading import reread
 from lightly_prg.run import Run
-from lightly_prg.scan_features import drawn_by_class
+from lightly_prg.scan.features import drawn_by_class
 from lightly_prg.transforms import normalize_batch
 
 IMAGES = 10_000

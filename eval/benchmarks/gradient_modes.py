@@ -27,9 +27,9 @@ from lightly_prg import FeatureSpec, OdeSpec, PRGEncoder, UNet
 from lightly_prg.eval.benchmarks import memory, timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.features.rereading import reread
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
-from lightly_prg.rereading import reread
 from lightly_prg.run import Run
 
 MODES = ("full", "checkpoint", "adjoint")

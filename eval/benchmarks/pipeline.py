@@ -29,15 +29,21 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 from torchvision.transforms.v2 import functional as F
 
-from lightly_prg.color_jitter import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation, random_greyscale
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
-from lightly_prg.image_set import ImageSet
 from lightly_prg.randomness import generator_for
-from lightly_prg.resized_crop import resample_boxes
 from lightly_prg.training.batches import BatchStream
 from lightly_prg.transforms import HALF_NORMALIZE, augment_batch, normalize_batch
-from lightly_prg.views import simclr_views
+from lightly_prg.transforms.color_jitter import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+    random_greyscale,
+)
+from lightly_prg.transforms.resized_crop import resample_boxes
+from lightly_prg.transforms.views import simclr_views
 
 BATCH = 256
 LEVELS = 2 / 255

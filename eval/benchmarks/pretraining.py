@@ -30,7 +30,7 @@ from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.eval.embed import PRECISIONS
 from lightly_prg.hardware import pick_precision
-from lightly_prg.layout import fast_layout
+from lightly_prg.hardware.layout import fast_layout
 from lightly_prg.models import EMA
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import FeatureSpec

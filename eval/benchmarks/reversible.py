@@ -20,11 +20,11 @@ from torch.utils._pytree import tree_leaves
 from lightly_prg import UNet
 from lightly_prg.diagnostics import round_trip
 from lightly_prg.eval.benchmarks import timing
+from lightly_prg.eval.benchmarks.reversible_round_trip import reversible_round_trip
 from lightly_prg.eval.benchmarks.timing import Case
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import encode
 from lightly_prg.randomness import generator_for
-from lightly_prg.reversible_round_trip import reversible_round_trip
 
 
 class PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -23,14 +23,14 @@ import torch
 from lightly_prg import OdeSpec, PRGEncoder, UNet, encode
 from lightly_prg.eval.benchmarks import timing
 from lightly_prg.eval.benchmarks.timing import Case
-from lightly_prg.feature_cells import Cell, ode_of
-from lightly_prg.feature_grid import GridEncoder
+from lightly_prg.features.cells import Cell, ode_of
+from lightly_prg.features.grid import GridEncoder
 from lightly_prg.hardware import pick_precision
-from lightly_prg.layout import fast_layout
+from lightly_prg.hardware.layout import fast_layout
 from lightly_prg.models import redraw_zero_weights
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import FeatureSpec
-from lightly_prg.scan_features import SCANNED_TAUS, rows_of
+from lightly_prg.scan.features import SCANNED_TAUS, rows_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -30,8 +30,8 @@ from lightly_prg.classifier import finetune_run
 from lightly_prg.console import Console
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.files import read_json, replacing, write_text
-from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.models.lora import LoRA
 from lightly_prg.recipe import FinetuneRecipe, finetune_settings
 from lightly_prg.run import Run

@@ -25,15 +25,15 @@ from matplotlib.figure import Figure
 from lightly_prg.console import Console
 from lightly_prg.eval import Embeddings, embed, evaluate_knn
 from lightly_prg.evaluation import EncoderName, Evaluation
-from lightly_prg.feature_grid import GridEncoder
+from lightly_prg.evaluation.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
+from lightly_prg.features.grid import GridEncoder
 from lightly_prg.files import write_text
-from lightly_prg.frozen_judging import judge_frozen, read_block
-from lightly_prg.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
-from lightly_prg.plot_style import Theme, new_axes, new_figure, write_figure
+from lightly_prg.plotting.style import Theme, new_axes, new_figure, write_figure
 from lightly_prg.run import Run, versions
 from lightly_prg.scan import scan
-from lightly_prg.scan_features import ScanImages, drawn_by_class, read_group, rows_of
-from lightly_prg.scan_scores import ScannedCell
+from lightly_prg.scan.features import ScanImages, drawn_by_class, read_group, rows_of
+from lightly_prg.scan.frozen_judging import judge_frozen, read_block
+from lightly_prg.scan.scores import ScannedCell
 
 TAUS = tuple(tenth / 10 for tenth in range(11))
 SEVERAL = (0.0, 0.1, 0.2, 0.4)

@@ -25,17 +25,17 @@ from matplotlib.figure import Figure
 
 from lightly_prg.console import Console
 from lightly_prg.errors import FlowBrokeDown
-from lightly_prg.eval.comparison_files import Comparison, read_comparison
-from lightly_prg.eval.comparison_statistics import Mean, mean_of, paired_difference
-from lightly_prg.eval.comparison_table import shown_difference, shown_score
-from lightly_prg.eval.plot_comparison import LEAST_POINTS, draw_front
+from lightly_prg.eval.comparison.files import Comparison, read_comparison
+from lightly_prg.eval.comparison.plot import LEAST_POINTS, draw_front
+from lightly_prg.eval.comparison.statistics import Mean, mean_of, paired_difference
+from lightly_prg.eval.comparison.table import shown_difference, shown_score
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json, write_text
-from lightly_prg.kept_results import KeptResult, identity_of, missing_results, told
 from lightly_prg.measurements.of_run import measure_likelihood
 from lightly_prg.measurements.sample_distance import measure_sample_distance
-from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, widen, write_figure
+from lightly_prg.plotting.style import Theme, method_colours, new_axes, new_figure, widen, write_figure
 from lightly_prg.run import Run
 
 GENERATIVE = {"bits": "bits per dimension", "frechet": "Fréchet distance"}

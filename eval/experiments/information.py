@@ -21,14 +21,14 @@ from typing import Any
 from lightly_prg.claims.finetuning import STATE
 from lightly_prg.console import Console
 from lightly_prg.evaluation import Evaluation
+from lightly_prg.evaluation.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
+from lightly_prg.features.rereading import reread
 from lightly_prg.files import write_text
-from lightly_prg.frozen_judging import judge_encoder
-from lightly_prg.kept_results import KeptResult, check_neighbours, identity_of, missing_results, told
 from lightly_prg.measurements.suite import measure_all
-from lightly_prg.rank_correlation import rank_correlation
-from lightly_prg.rereading import reread
 from lightly_prg.run import Run, versions
-from lightly_prg.scan_features import drawn_by_class
+from lightly_prg.scan.features import drawn_by_class
+from lightly_prg.scan.frozen_judging import judge_encoder
+from lightly_prg.scan.rank_correlation import rank_correlation
 
 ACCURACIES = ("knn, block", "linear, block", "knn, state", "linear, state")
 

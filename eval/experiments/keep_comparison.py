@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.comparison_files import read_comparison
+from lightly_prg.eval.comparison.files import read_comparison
 from lightly_prg.files import is_temporary
 
 KEPT = (

@@ -17,10 +17,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightly_prg.eval.comparison_files import Column, Comparison, read_comparison
-from lightly_prg.eval.comparison_table import TableRow, table_rows
-from lightly_prg.eval.plot_comparison import LEAST_POINTS
-from lightly_prg.plot_style import Theme, method_colours, new_axes, new_figure, remark, widen, write_figure
+from lightly_prg.eval.comparison.files import Column, Comparison, read_comparison
+from lightly_prg.eval.comparison.plot import LEAST_POINTS
+from lightly_prg.eval.comparison.table import TableRow, table_rows
+from lightly_prg.plotting.style import Theme, method_colours, new_axes, new_figure, remark, widen, write_figure
 
 SHOWN = ("knn", "linear", "few_shot", "finetune", "robustness")
 

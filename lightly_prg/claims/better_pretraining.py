@@ -20,13 +20,13 @@ from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import BetterPretraining
 from lightly_prg.claims.study import Cells, Part, Study
 from lightly_prg.errors import UserError
-from lightly_prg.eval.comparison_statistics import mean_of, paired_difference
-from lightly_prg.frozen_judging import judge_encoder
+from lightly_prg.eval.comparison.statistics import mean_of, paired_difference
 from lightly_prg.measurements.suite import measure_all
-from lightly_prg.rank_correlation import rank_correlation
 from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
-from lightly_prg.scan_features import drawn_by_class
+from lightly_prg.scan.features import drawn_by_class
+from lightly_prg.scan.frozen_judging import judge_encoder
+from lightly_prg.scan.rank_correlation import rank_correlation
 from lightly_prg.training.snapshots import snapshot_at, snapshot_step
 
 _FEWEST = 3  # snapshots that can be ranked

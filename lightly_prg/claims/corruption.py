@@ -23,12 +23,12 @@ from lightly_prg.claims.study import Cells, Part, Study
 from lightly_prg.classifier import finetune_encoder
 from lightly_prg.cost import multiply_adds
 from lightly_prg.eval import FineTuned, evaluate_robustness, result_to_dict
+from lightly_prg.features.network_encoder import NetworkEncoder
+from lightly_prg.features.rereading import reread
 from lightly_prg.methods.simclr import build_resnet
 from lightly_prg.module_state import device_of, evaluating
-from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import global_draws
 from lightly_prg.recipe import Recipe, SimCLRRecipe, finetune_settings
-from lightly_prg.rereading import reread
 
 _TITLES = {"prg": "PRG", "resnet": "ResNet", "scratch": "PRG's network from scratch"}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lightly_prg.eval.comparison_statistics import PairedDifference
+from lightly_prg.eval.comparison.statistics import PairedDifference
 
 Side = Literal["above", "below", "within"]
 """Where a claim says that a difference lies: above or below its margin, or within it on both sides of 0."""

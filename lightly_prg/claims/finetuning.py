@@ -11,8 +11,8 @@ from lightly_prg.claims.study import Cells
 from lightly_prg.classifier import finetune_encoder
 from lightly_prg.eval import FineTuned, FinetuneResult, result_to_dict
 from lightly_prg.evaluation import EncoderName, Evaluation
+from lightly_prg.features.rereading import reread
 from lightly_prg.recipe import finetune_settings
-from lightly_prg.rereading import reread
 
 ENCODER_OF: dict[str, EncoderName] = {"pretrained": "run", "scratch": "random_network"}
 

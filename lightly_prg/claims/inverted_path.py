@@ -16,10 +16,10 @@ from typing import Any
 from lightly_prg.claims.findings import Finding, Note, Outcome, Reading
 from lightly_prg.claims.recipe_studies import InvertedPath
 from lightly_prg.claims.study import Cells, Part, Study
-from lightly_prg.frozen_judging import judge_encoder, judge_frozen, read_block
 from lightly_prg.recipe import Recipe
 from lightly_prg.scan import scan
-from lightly_prg.scan_features import SCANNED_TAUS, ScanImages, drawn_by_class
+from lightly_prg.scan.features import SCANNED_TAUS, ScanImages, drawn_by_class
+from lightly_prg.scan.frozen_judging import judge_encoder, judge_frozen, read_block
 
 _TITLES = {
     "path": "best block on the path",

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightly_prg.claims.findings import Finding
-from lightly_prg.plot_style import Theme, legend_label, new_axes, new_figure, remark, write_figure
+from lightly_prg.plotting.style import Theme, legend_label, new_axes, new_figure, remark, write_figure
 
 _LINE = 15  # CSS pixels, of a name
 _FRAME = 52  # of a panel: the axis and its title

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightly_prg.claims.recipe import ClaimRecipe
-from lightly_prg.comparison_cells import Cell, check_run, first_difference, rooted, trained
-from lightly_prg.comparison_images import Images
+from lightly_prg.comparison.cells import Cell, check_run, first_difference, rooted, trained
+from lightly_prg.comparison.images import Images
 from lightly_prg.console import Console
+from lightly_prg.data.named_sets import NAMED_SETS
 from lightly_prg.errors import UserError
-from lightly_prg.named_sets import NAMED_SETS
 from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
 

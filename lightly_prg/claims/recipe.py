@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lightly_prg.claims.recipe_studies import StudyRecipe
 from lightly_prg.errors import UserError
-from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, apply_override, explained, has_key, load_recipe, nearest
-from lightly_prg.recipe_section import Integer, Number, Section
-from lightly_prg.yaml_text import read_yaml
+from lightly_prg.recipe import EvalRecipe, PRGRecipe, Recipe, load_recipe
+from lightly_prg.recipe.mistakes import nearest
+from lightly_prg.recipe.overrides import apply_override
+from lightly_prg.recipe.reading import checked, file_of, has_key, mapping_of, shipped_texts, text_of
+from lightly_prg.recipe.section import Integer, Number, Section
 
 PREFIX = "claims/"
 """What stands before the name of a shipped claim."""
@@ -115,7 +116,7 @@ class ClaimRecipe(Section):
         Raises:
             UserError: If two have the same title.
         """
-        from lightly_prg.named_sets import NAMED_SETS  # with it comes torch, which a list of claims does not need
+        from lightly_prg.data.named_sets import NAMED_SETS  # with it comes torch, which a list of claims does not need
 
         found: dict[str, str] = {}
         for label, chosen in self.data.items():
@@ -135,14 +136,12 @@ class ClaimRecipe(Section):
 
 def shipped_claims() -> dict[str, str]:
     """Maps the name of every shipped claim, such as ``claims/c06``, to its text."""
-    folder = resources.files("lightly_prg.eval").joinpath("claims")
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {PREFIX + file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8") for file in files}
+    return shipped_texts("lightly_prg.eval", "claims", prefix=PREFIX)
 
 
 def is_claim(source: str) -> bool:
     """Whether a name or path is meant as that of a claim: ``claims/...``, or a file or folder that holds one."""
-    path = _file_of(source)
+    path = file_of(source, "claim.yaml")
     return source.startswith(PREFIX) if path is None else has_key(path, "study")
 
 
@@ -156,29 +155,14 @@ def load_claim(source: str | Path, overrides: Sequence[str] = ()) -> ClaimRecipe
     Raises:
         UserError: If there is no such claim, or a key, type or value is wrong.
     """
-    path = _file_of(source)
-    if path is not None:
-        try:
-            return parse_claim(path.read_text(encoding="utf-8"), overrides=overrides, origin=str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"Cannot read the claim {path}: {error}.") from None
-    shipped = shipped_claims()
-    if str(source) in shipped:
-        return parse_claim(shipped[str(source)], overrides=overrides, origin=str(source))
-    raise UserError(
-        f"There is no claim {str(source)!r}: no such file, and no shipped claim of that name"
-        f"{nearest(str(source), shipped) or '.'} Shipped claims: {', '.join(shipped)}."
-    )
+    path = file_of(source, "claim.yaml")
+    text = text_of(source, path, shipped_claims(), kind="claim")
+    return parse_claim(text, overrides=overrides, origin=str(path or source))
 
 
 def parse_claim(text: str, *, overrides: Sequence[str] = (), origin: str = "claim") -> ClaimRecipe:
     """Parses YAML text into a claim recipe, see ``load_claim``."""
-    try:
-        raw: Any = read_yaml(text)
-    except ValueError as error:
-        raise UserError(f"{origin} is not valid YAML: {error}.") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{origin} is not a claim: a YAML mapping with the keys id, claim and study is needed.")
+    raw = mapping_of(text, origin=origin, kind="claim", keys="id, claim and study")
     known = dict(raw["data"]) if isinstance(raw.get("data"), dict) else {}
     for override in overrides:
         apply_override(raw, override)
@@ -186,10 +170,7 @@ def parse_claim(text: str, *, overrides: Sequence[str] = (), origin: str = "clai
     for label, one in sets.items():
         if one is None and label not in known:
             raise UserError(f"{origin}: there is no set data.{label} to leave out{nearest(str(label), known) or '.'}")
-    try:
-        return ClaimRecipe.model_validate(raw)
-    except ValidationError as error:
-        raise UserError(f"{origin}: {explained(error, raw, ClaimRecipe)}") from None
+    return checked(ClaimRecipe, raw, origin=origin)
 
 
 def folders_of(claim: ClaimRecipe, out: str | Path | None = None) -> tuple[Path, Path]:
@@ -204,10 +185,3 @@ def folder_of(source: str | Path) -> Path | None:
     folder = path.parent if path.name == "claim.yaml" else path
     begun = (folder / "claim.yaml").is_file() and any((folder / name).exists() for name in (".lock", "cells"))
     return folder if begun else None
-
-
-def _file_of(source: str | Path) -> Path | None:
-    path = Path(source)
-    if path.is_dir():
-        path /= "claim.yaml"
-    return path if path.is_file() else None

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from lightly_prg.recipe import ResNetRecipe
-from lightly_prg.recipe_section import Fraction, Number, Positive, Section
+from lightly_prg.recipe.section import Fraction, Number, Positive, Section
 
 Rates = Annotated[tuple[Annotated[Number, Field(gt=0.0)], ...], Field(min_length=1)]
 Margin = Annotated[Number, Field(ge=0.0)]

@@ -21,18 +21,18 @@ from lightly_prg.claims.findings import Finding, Outcome, Reading
 from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import Reversibility
 from lightly_prg.claims.study import Cells, Part, Study
+from lightly_prg.classifier.flow_comparison import compare_samples, round_trip_error
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.eval import embed, frechet_distance, result_to_dict
-from lightly_prg.eval.comparison_statistics import paired_difference
+from lightly_prg.eval.comparison.statistics import paired_difference
 from lightly_prg.features import PRGEncoder
-from lightly_prg.flow_comparison import compare_samples, round_trip_error
+from lightly_prg.features.rereading import reread
 from lightly_prg.full_precision import full_precision
-from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.measurements.sample_distance import generated_images
 from lightly_prg.measurements.states import chosen_images, images_of
 from lightly_prg.recipe import Recipe
-from lightly_prg.rereading import reread
 
 GREY_LEVELS = 255
 """Errors are told in grey levels; a flow that leaves all bounds counts as having lost the whole range."""

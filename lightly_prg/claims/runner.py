@@ -23,10 +23,10 @@ from lightly_prg.claims.recipe import ClaimRecipe, folders_of
 from lightly_prg.claims.result import write_result
 from lightly_prg.claims.studies import STUDIES
 from lightly_prg.claims.study import Cells, Measured, Part, Study
-from lightly_prg.comparison_cells import Cell
-from lightly_prg.comparison_images import Images
-from lightly_prg.comparison_records import Records
-from lightly_prg.comparison_work import check_folder
+from lightly_prg.comparison.cells import Cell
+from lightly_prg.comparison.images import Images
+from lightly_prg.comparison.records import Records
+from lightly_prg.comparison.work import check_folder
 from lightly_prg.console import Console
 from lightly_prg.files import write_text
 from lightly_prg.run import Run, versions

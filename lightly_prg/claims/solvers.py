@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightly_prg.changed_solver import judge_with
 from lightly_prg.claims.findings import Finding, Outcome, Reading, Side
 from lightly_prg.claims.finetuning import finetuned, schedule_of
 from lightly_prg.claims.recipe_studies import SolverChoice, Solvers
 from lightly_prg.claims.study import Cells, Part, Pick, Study
+from lightly_prg.classifier.changed_solver import judge_with
 from lightly_prg.errors import UserError
 from lightly_prg.eval import FineTuned
 from lightly_prg.evaluation import Evaluation

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lightly_prg.claims.findings import Finding, Note, Outcome, Reading, Side
-from lightly_prg.comparison_judging import JudgedRun
+from lightly_prg.comparison.judging import JudgedRun
 from lightly_prg.console import Console
 from lightly_prg.data import ImageSet, Splits
-from lightly_prg.eval.comparison_statistics import PairedDifference, mean_of, paired_difference
+from lightly_prg.eval.comparison.statistics import PairedDifference, mean_of, paired_difference
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.recipe import Recipe
 from lightly_prg.run import Run
-from lightly_prg.scan_features import drawn_by_class
+from lightly_prg.scan.features import drawn_by_class
 
 OptionsT = TypeVar("OptionsT")
 Pick = str | Callable[[Mapping[str, Any]], float | None]

@@ -32,8 +32,8 @@ def classify(
       lightly-prg classify runs/quickstart-finetuned ode.steps=16 ode.solver=heun2
     """
     evaluation = evaluation_of(run, root=root, device=device, trust=trust)
-    from lightly_prg.changed_solver import classify_with
-    from lightly_prg.rereading import solver_settings
+    from lightly_prg.classifier.changed_solver import classify_with
+    from lightly_prg.features.rereading import solver_settings
 
     result = classify_with(evaluation, solver_settings(overrides or []), split=split)
     own, changed = result["own"], result["changed"]

@@ -127,7 +127,7 @@ def _compare_recipe(
     trust: bool,
     console: Any,
 ) -> Path | None:
-    from lightly_prg.recipe_comparison import folder_of, load_comparison
+    from lightly_prg.recipe.comparison import folder_of, load_comparison
 
     changes = [
         *changes,
@@ -138,7 +138,7 @@ def _compare_recipe(
     recipe = load_comparison(source, changes)
     out = out if out is not None else folder_of(source)  # one that was begun is continued where it lies
     if dry_run:
-        from lightly_prg.comparable import check_comparable
+        from lightly_prg.comparison.comparable import check_comparable
 
         recipes = {method.label: recipe.recipe_of(method, recipe.seeds[0]) for method in recipe.methods}
         check_comparable(recipes, may_differ=recipe.may_differ)
@@ -172,8 +172,8 @@ def _print(page: Path, console: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from lightly_prg.eval.comparison_files import read_comparison
-    from lightly_prg.eval.comparison_table import explained_differences, shown_difference, shown_score, table_rows
+    from lightly_prg.eval.comparison.files import read_comparison
+    from lightly_prg.eval.comparison.table import explained_differences, shown_difference, shown_score, table_rows
 
     comparison = read_comparison(page.parent)
     table = Table("", title=f"Top-1 accuracy in %, {comparison.about['split']} split", box=None, pad_edge=False)

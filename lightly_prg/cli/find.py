@@ -19,7 +19,7 @@ def list_recipes() -> None:
 
     from lightly_prg.claims.recipe import parse_claim, shipped_claims
     from lightly_prg.recipe import parse_recipe, shipped_recipes
-    from lightly_prg.recipe_comparison import parse_comparison, shipped_comparisons
+    from lightly_prg.recipe.comparison import parse_comparison, shipped_comparisons
 
     table = Table("recipe", "what it does", box=None, pad_edge=False)
     for name, text in shipped_recipes().items():
@@ -41,7 +41,7 @@ def show_recipe(
     """Print a recipe; redirect it into a file to make your own."""
     from lightly_prg.claims.recipe import is_claim, load_claim, shipped_claims
     from lightly_prg.recipe import load_recipe, nearest, shipped_recipes
-    from lightly_prg.recipe_comparison import is_comparison, load_comparison, shipped_comparisons
+    from lightly_prg.recipe.comparison import is_comparison, load_comparison, shipped_comparisons
 
     shipped = {**shipped_recipes(), **shipped_comparisons(), **shipped_claims()}
     refuse(
@@ -74,8 +74,8 @@ def show_keys(
     from rich.table import Table
 
     from lightly_prg.recipe import Recipe
-    from lightly_prg.recipe_comparison import ComparisonRecipe
-    from lightly_prg.recipe_keys import keys_below, recipe_keys, to_markdown
+    from lightly_prg.recipe.comparison import ComparisonRecipe
+    from lightly_prg.recipe.keys import keys_below, recipe_keys, to_markdown
 
     sections = recipe_keys(ComparisonRecipe if comparison else Recipe)
     if prefix is not None:
@@ -97,7 +97,7 @@ def doctor() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from lightly_prg.doctor import examine
+    from lightly_prg.hardware.doctor import examine
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, state in examine():

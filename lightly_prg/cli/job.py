@@ -62,9 +62,9 @@ def train(
     # All of it now: what cannot be imported should not be found out after an hour of training.
     from lightly_prg.console import Console
     from lightly_prg.evaluation import Evaluation
-    from lightly_prg.processes import is_first_process, part_company
-    from lightly_prg.shared_evaluation import embed_by_all
+    from lightly_prg.evaluation.by_several_processes import embed_by_all
     from lightly_prg.train import train as run_training
+    from lightly_prg.training.processes import is_first_process, part_company
 
     first = is_first_process()
     console = Console(quiet=not first)
@@ -238,8 +238,8 @@ def _print_estimate(recipe: Any, *, trust: bool) -> None:
 
 
 def _print_forecast(recipe: Any, info: Any, cost: Any, *, trust: bool) -> None:
+    from lightly_prg.cost.forecast import forecast
     from lightly_prg.errors import MissingImages
-    from lightly_prg.forecast import forecast
 
     try:
         found = forecast(recipe, info, cost, trust=trust)

@@ -193,7 +193,7 @@ def transfer(
     evaluation = evaluation_of(run, device=device, trust=trust)
     channels, size, _ = evaluation.description["input_shape"]
     data = data_settings(overrides, image_size=size, channels=channels)
-    from lightly_prg.transfer import transfer as run_transfer
+    from lightly_prg.evaluation.transfer import transfer as run_transfer
 
     result = run_transfer(evaluation, data, split=split)
     for name, found in result["encoders"].items():

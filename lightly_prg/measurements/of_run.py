@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from lightly_prg import plot_measurements as plots
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import FlowBrokeDown, UserError
 from lightly_prg.eval import result_to_dict
 from lightly_prg.evaluation import ROUND_TRIP_SOLVERS, Evaluation
-from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.bits import bits_per_dim
 from lightly_prg.measurements.channel import channel_curve
 from lightly_prg.measurements.gaussianity import covariance_spectrum, gaussian_floor, gaussian_statistics
 from lightly_prg.measurements.label_information import label_information
 from lightly_prg.measurements.loss_by_tau import closed_form_losses, loss_by_tau
 from lightly_prg.measurements.states import chosen_images, embedded, encoded, images_of, in_network_range, states_at
+from lightly_prg.plotting import measurements as plots
 from lightly_prg.randomness import generator_for
 
 _TAUS = (0.0, 0.25, 0.5, 0.75, 1.0)

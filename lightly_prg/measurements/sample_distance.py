@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.diagnostics import sample
 from lightly_prg.errors import UserError
 from lightly_prg.eval import embed
@@ -16,7 +17,6 @@ from lightly_prg.eval.frechet import frechet_distance
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json
-from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements.states import chosen_images
 from lightly_prg.randomness import generator_for
 from lightly_prg.run import Run, load

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightly_prg.activations import hooked_output
 from lightly_prg.errors import UserError
+from lightly_prg.features.network_encoder import NetworkEncoder
+from lightly_prg.models.activations import hooked_output
+from lightly_prg.models.pooling import channels_first
 from lightly_prg.models.pretrained_network import build_pretrained
-from lightly_prg.network_encoder import NetworkEncoder
-from lightly_prg.pooling import channels_first
 from lightly_prg.recipe import AuxiliaryRecipe
 
 

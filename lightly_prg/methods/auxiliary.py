@@ -9,17 +9,17 @@ from lightly.models.utils import update_momentum
 from torch import Tensor, nn
 
 from lightly_prg.flow import Path
-from lightly_prg.layout import laid_out
+from lightly_prg.hardware.layout import laid_out
 from lightly_prg.methods.alignment import Alignment, Teacher
 from lightly_prg.methods.block_reading import ReadBlock
 from lightly_prg.methods.dispersive import dispersive_loss
 from lightly_prg.methods.view_losses import ViewLoss, projection_head
+from lightly_prg.models.pooling import pool
 from lightly_prg.module_state import device_of, evaluating
-from lightly_prg.pooling import pool
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import AuxiliaryRecipe
-from lightly_prg.recipe_auxiliary import ON_VIEWS
-from lightly_prg.views import simclr_views
+from lightly_prg.recipe.auxiliary import ON_VIEWS
+from lightly_prg.transforms.views import simclr_views
 
 
 class Auxiliary(nn.Module):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightly_prg.features.network_encoder import NetworkEncoder
 from lightly_prg.methods.method import Method
-from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.recipe import MAERecipe, SimCLRRecipe
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightly_prg.activations import hooked_outputs
 from lightly_prg.features import activation
+from lightly_prg.models.activations import hooked_outputs
 from lightly_prg.models.velocity_network import VelocityNetwork
 
 

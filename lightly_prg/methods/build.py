@@ -10,6 +10,7 @@ from torch import nn
 
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
+from lightly_prg.features.network_encoder import NetworkEncoder
 from lightly_prg.flow import path_from_name
 from lightly_prg.methods.generator import build_generator, generator_encoder, saved_generator_encoder
 from lightly_prg.methods.mae import MAE, build_vit
@@ -18,7 +19,6 @@ from lightly_prg.methods.prg import PRG, build_velocity
 from lightly_prg.methods.simclr import SimCLR, build_resnet
 from lightly_prg.models import redraw_fixed_weights, redraw_zero_weights
 from lightly_prg.models.pretrained_network import build_pretrained
-from lightly_prg.network_encoder import NetworkEncoder
 from lightly_prg.randomness import generator_for, global_draws
 from lightly_prg.recipe import (
     FeatureSpec,

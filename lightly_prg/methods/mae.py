@@ -19,7 +19,7 @@ from lightly_prg.module_state import evaluating
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import MAERecipe, TrainRecipe
 from lightly_prg.transforms import HALF_NORMALIZE
-from lightly_prg.views import crop_view
+from lightly_prg.transforms.views import crop_view
 
 # Lightly's benchmark scripts look for a module-level transform beside the class.
 transform = MAETransform(input_size=32, normalize=HALF_NORMALIZE)

@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.layout import laid_out
+from lightly_prg.hardware.layout import laid_out
 from lightly_prg.models import EMA
 from lightly_prg.module_state import evaluating
 from lightly_prg.recipe import TrainRecipe

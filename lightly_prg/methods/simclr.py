@@ -10,15 +10,15 @@ from lightly.models.modules import SimCLRProjectionHead
 from lightly.transforms.simclr_transform import SimCLRTransform
 from torch import Tensor, nn
 
+from lightly_prg.features.network_encoder import NetworkEncoder
 from lightly_prg.methods.backbone_method import BackboneMethod
+from lightly_prg.models.pooling import channels_first, pool
 from lightly_prg.models.resnet import ResNet
 from lightly_prg.module_state import evaluating
-from lightly_prg.network_encoder import NetworkEncoder
-from lightly_prg.pooling import channels_first, pool
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import SimCLRRecipe, TrainRecipe
 from lightly_prg.transforms import HALF_NORMALIZE
-from lightly_prg.views import simclr_views
+from lightly_prg.transforms.views import simclr_views
 
 # Lightly's benchmark scripts look for a module-level transform beside the class; these are its settings for CIFAR-10.
 transform = SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0, normalize=HALF_NORMALIZE)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightly_prg.activations import called_plainly, keep_first, without_compiler
 from lightly_prg.flow import QUANTITIES, LinearPath, Path, PathRange
-from lightly_prg.pooling import channels_first
+from lightly_prg.models.activations import called_plainly, keep_first, without_compiler
+from lightly_prg.models.pooling import channels_first
 
 _CLEAR_OF_THE_END = 1e-3  # where a prediction says nothing about the velocity at the end of the path itself
 

@@ -96,7 +96,8 @@ def _claim(study: str, runs_folder: Path, /, **changes: Any) -> ClaimRecipe:
 def few_steps() -> Iterator[None]:
     """Round trips of two steps, and no figures of measurements."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lightly_prg.flow_comparison.STEPS", 2)
-        for module in ("plot_measurements", "plotting", "plot_scan"):
-            patch.setattr(f"lightly_prg.{module}.write_figure", lambda *arguments: None)
+        patch.setattr("lightly_prg.classifier.flow_comparison.STEPS", 2)
+        patch.setattr("lightly_prg.plotting.write_figure", lambda *arguments: None)
+        for module in ("measurements", "scan"):
+            patch.setattr(f"lightly_prg.plotting.{module}.write_figure", lambda *arguments: None)
         yield

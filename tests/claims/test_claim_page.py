@@ -13,7 +13,7 @@ from lightly_prg.claims.result import write_result
 from lightly_prg.claims.study import Measured
 from lightly_prg.claims.text import short_id
 from lightly_prg.errors import UserError
-from lightly_prg.eval.comparison_statistics import paired_difference
+from lightly_prg.eval.comparison.statistics import paired_difference
 
 SCRIPT = Path(__file__).parents[2] / "eval/claims/write_page.py"
 

@@ -19,7 +19,7 @@ from lightly_prg.claims.recipe import ClaimRecipe
 from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.studies import STUDIES
 from lightly_prg.claims.study import Study
-from lightly_prg.comparison_images import Images
+from lightly_prg.comparison.images import Images
 from lightly_prg.errors import UserError
 from lightly_prg.methods.method import Method
 from lightly_prg.randomness import generator_for

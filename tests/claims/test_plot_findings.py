@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from lightly_prg.claims.findings import Finding
 from lightly_prg.claims.plot_findings import plot_findings
-from lightly_prg.eval.comparison_statistics import PairedDifference
-from lightly_prg.plot_style import LIGHT, Theme
+from lightly_prg.eval.comparison.statistics import PairedDifference
+from lightly_prg.plotting.style import LIGHT, Theme
 
 SHORT = "accuracy, beta 1 less beta 0"
 LONG = "Fréchet distance of samples beyond that of real images, fine-tuned with beta {} against the pretrained network"

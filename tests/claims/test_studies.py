@@ -18,11 +18,11 @@ from lightly_prg.claims.recipe import ClaimRecipe, load_claim
 from lightly_prg.claims.runner import run_claim
 from lightly_prg.claims.study import Cells, Measured
 from lightly_prg.errors import UserError
-from lightly_prg.feature_cells import Row
-from lightly_prg.feature_grid import GridEncoder
+from lightly_prg.features.cells import Row
+from lightly_prg.features.grid import GridEncoder
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.run import Run
-from lightly_prg.scan_features import read_group
+from lightly_prg.scan.features import read_group
 
 MakeClaim = Callable[..., ClaimRecipe]
 BEYOND = "Fréchet distance of samples beyond that of real images"

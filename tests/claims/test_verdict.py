@@ -6,7 +6,7 @@ import pytest
 
 from lightly_prg.claims.findings import Finding, Place, Reading, Side, verdict
 from lightly_prg.claims.study import Cells, Measured
-from lightly_prg.eval.comparison_statistics import PairedDifference
+from lightly_prg.eval.comparison.statistics import PairedDifference
 
 
 def finding(

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval import plot_comparison
-from lightly_prg.eval.compare import write_comparison
-from lightly_prg.eval.comparison_files import read_comparison
-from lightly_prg.eval.comparison_table import latex_text, table_rows
-from lightly_prg.eval.plot_comparison import mean_robustness, plot_accuracy_against_cost
-from lightly_prg.plot_style import LIGHT
+from lightly_prg.eval.comparison.compare import write_comparison
+from lightly_prg.eval.comparison.files import read_comparison
+from lightly_prg.eval.comparison.plot import mean_robustness, plot_accuracy_against_cost
+from lightly_prg.eval.comparison.table import latex_text, table_rows
+from lightly_prg.plotting.style import LIGHT
 
 NASTY = "_A|b & <i>50_%</i> $\\frac$"  # matplotlib hides the one and reads a formula into the other
 ACCURACIES = {("PRG", 0): (90.0, 80.0), ("PRG", 1): (92.0, 84.0), (NASTY, 0): (93.0, 81.0), (NASTY, 1): (94.0, 85.0)}
@@ -296,7 +295,7 @@ def test_cost_plot__has_a_dot_for_who_paid_and_a_line_for_who_did_not(
         content["result"]["training"]["cpu_seconds"] = 0.0
         write(path, content)
     comparison, figures = read_comparison(folder), []
-    monkeypatch.setattr(plot_comparison, "write_figure", lambda path, draw: figures.append(draw(LIGHT)))
+    monkeypatch.setattr("lightly_prg.eval.comparison.plot.write_figure", lambda path, draw: figures.append(draw(LIGHT)))
     for kind in ("training", "embedding"):
         plot_accuracy_against_cost(comparison, table_rows(comparison), kind, folder / "cost.png")
     training, embedding = (figure.axes for figure in figures)

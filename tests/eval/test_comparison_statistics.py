@@ -7,7 +7,7 @@ import pytest
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.common_dimension import to_common_dimension
-from lightly_prg.eval.comparison_statistics import mean_of, paired_difference, pareto_front
+from lightly_prg.eval.comparison.statistics import mean_of, paired_difference, pareto_front
 from lightly_prg.eval.embeddings import Embeddings
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.corruption_files import read_corrupted
+from lightly_prg.eval.corruptions.files import read_corrupted
 
 
 def published(folder: Path, rows: int = 15, **files: npt.NDArray[Any]) -> Path:

@@ -11,9 +11,9 @@ from torchvision.io import decode_jpeg, encode_jpeg
 
 from lightly_prg.errors import UserError
 from lightly_prg.eval.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from lightly_prg.eval.corruptions_blur import gaussian_blur, smear, zoom
-from lightly_prg.eval.corruptions_digital import elastic_transform
-from lightly_prg.eval.corruptions_weather import plasma
+from lightly_prg.eval.corruptions.blur import gaussian_blur, smear, zoom
+from lightly_prg.eval.corruptions.digital import elastic_transform
+from lightly_prg.eval.corruptions.weather import plasma
 
 LEVELS = (1, 2, 3, 4, 5)
 

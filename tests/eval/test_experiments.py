@@ -14,8 +14,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.comparison_files import CellResults, Column, Comparison, read_comparison
-from lightly_prg.plot_style import LIGHT
+from lightly_prg.eval.comparison.files import CellResults, Column, Comparison, read_comparison
+from lightly_prg.plotting.style import LIGHT
 from lightly_prg.recipe import load_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.eval import RawPixels, result_to_dict
 from lightly_prg.eval.cache import encoder_sha256
-from lightly_prg.eval.finetune import FinetuneResult, finetune
-from lightly_prg.eval.finetune_loop import FinetuneLoop
-from lightly_prg.eval.finetune_model import FineTuned
-from lightly_prg.eval.finetune_presets import PRESETS
-from lightly_prg.image_set import ImageSet
+from lightly_prg.eval.finetuning.finetune import FinetuneResult, finetune
+from lightly_prg.eval.finetuning.loop import FinetuneLoop
+from lightly_prg.eval.finetuning.model import FineTuned
+from lightly_prg.eval.finetuning.presets import PRESETS
 
 SIZE = 8
 LEVELS = ((30, 30), (210, 210), (30, 210), (210, 30))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.finetune_augment import BatchAugmentation
-from lightly_prg.eval.finetune_presets import PRESETS
+from lightly_prg.eval.finetuning.augment import BatchAugmentation
+from lightly_prg.eval.finetuning.presets import PRESETS
 
 ALL: dict[str, Any] = {
     "horizontal_flip": True,

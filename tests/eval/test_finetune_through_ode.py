@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightly_prg.flow_comparison.STEPS", 2)
+    monkeypatch.setattr("lightly_prg.classifier.flow_comparison.STEPS", 2)
 
 
 def arguments(run: Path, out: Path, *more: str) -> list[str]:

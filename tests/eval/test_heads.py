@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.heads import FeatureStandardiser, LinearHead, PRGHead
+from lightly_prg.eval.finetuning.heads import FeatureStandardiser, LinearHead, PRGHead
 
 
 def features(rows: int = 32, dimension: int = 5) -> Tensor:

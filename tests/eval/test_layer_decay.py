@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.finetune_loop import warmup_cosine
-from lightly_prg.eval.layer_decay import check_groups, in_block, layer_groups
+from lightly_prg.eval.finetuning.layer_decay import check_groups, in_block, layer_groups
+from lightly_prg.eval.finetuning.loop import warmup_cosine
 
 
 class Transformer(nn.Module):

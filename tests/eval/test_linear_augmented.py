@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.eval import RawPixels, embed, linear_augmented
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.eval.linear_augmented import AugmentedLinearResult, evaluate_linear_augmented
-from lightly_prg.image_set import ImageSet
 from lightly_prg.randomness import generator_for
-from lightly_prg.resized_crop import random_resized_crop
+from lightly_prg.transforms.resized_crop import random_resized_crop
 
 SMALL: dict[str, Any] = {"device": "cpu", "epochs": 5, "batch_size": 16}
 

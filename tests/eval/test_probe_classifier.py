@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.eval import Embeddings, RawPixels, embed, evaluate_linear, probe
 from lightly_prg.eval.probe_classifier import ProbeClassifier, fit_probe
 from lightly_prg.eval.robustness import evaluate_robustness
-from lightly_prg.image_set import ImageSet
 
 SHAPE = (1, 16, 16)
 ENCODER = RawPixels(SHAPE)

@@ -10,12 +10,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.eval import result_to_dict
 from lightly_prg.eval.plot_robustness import plot_corruptions, plot_robustness
 from lightly_prg.eval.robustness import evaluate_robustness
-from lightly_prg.image_set import ImageSet
-from lightly_prg.plot_style import LIGHT
+from lightly_prg.plotting.style import LIGHT
 
 # By name, since a package may export a function of the name of its module.
 plot_module = importlib.import_module("lightly_prg.eval.plot_robustness")

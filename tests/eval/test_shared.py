@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.eval import embed
 from lightly_prg.eval.shared import embed_shared, parts
-from lightly_prg.image_set import ImageSet
 
 ROWS, BATCH = (23, 1), 4
 

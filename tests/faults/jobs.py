@@ -8,7 +8,7 @@ from lightly_prg.comparison import compare
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.export import write_embeddings
 from lightly_prg.recipe import parse_recipe
-from lightly_prg.recipe_comparison import parse_comparison
+from lightly_prg.recipe.comparison import parse_comparison
 from lightly_prg.run import Run
 from lightly_prg.train import train
 

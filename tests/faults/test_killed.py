@@ -21,7 +21,7 @@ import torch
 from jobs import compare_job, embed_job, train_job
 from killing import killed_after, killed_in_writing, to_the_end
 
-from lightly_prg.eval.comparison_files import read_comparison
+from lightly_prg.eval.comparison.files import read_comparison
 from lightly_prg.files import is_temporary
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.run import Run, load

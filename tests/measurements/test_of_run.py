@@ -12,14 +12,14 @@ import torch
 
 from lightly_prg.cli import main
 from lightly_prg.data import Splits
+from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
-from lightly_prg.image_set import ImageSet
 from lightly_prg.measurements import channel_curve, round_trip_curve
 from lightly_prg.measurements.of_run import measure_gaussianity, measure_likelihood, measure_loss_by_tau
 from lightly_prg.measurements.states import chosen_images, embedded, states_at
 from lightly_prg.measurements.suite import MEASUREMENTS, measure_all, measure_several, sentence
-from lightly_prg.plot_style import dark_twin
+from lightly_prg.plotting.style import dark_twin
 from lightly_prg.recipe import parse_recipe
 from lightly_prg.run import Run
 from lightly_prg.train import train

@@ -23,9 +23,9 @@ from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.methods.dispersive import dispersive_loss
 from lightly_prg.methods.view_losses import ViewLoss
 from lightly_prg.models import UNet, velocity_from
+from lightly_prg.models.pooling import pool
 from lightly_prg.models.pretrained_network import PretrainedNetwork
 from lightly_prg.models.velocity_network import VelocityNetwork
-from lightly_prg.pooling import pool
 from lightly_prg.randomness import generator_for
 from lightly_prg.recipe import AuxiliaryRecipe, FeatureSpec, OdeSpec, TrainRecipe, parse_recipe
 

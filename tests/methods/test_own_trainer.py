@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightly_prg import PRG, PRGEncoder
 from lightly_prg.errors import UserError
 from lightly_prg.features import FeatureSpec
-from lightly_prg.network_encoder import NetworkEncoder
+from lightly_prg.features.network_encoder import NetworkEncoder
 from lightly_prg.recipe import TrainRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,1 @@
+"""One table and one page from what was measured of several methods."""
