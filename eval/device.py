@@ -32,6 +32,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
+def float64_device(device: torch.device) -> torch.device:
+    """The device itself, or the CPU where it knows no float64, as Apple's MPS."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 @contextmanager
 def threads_for(elements: int) -> Iterator[None]:
     """Lets torch compute in one thread where there is little to do.

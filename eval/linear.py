@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import resolve_device, threads_for
+from lightly_prg.eval.device import float64_device, resolve_device, threads_for
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.label_checks import check_amount, count_classes
 from lightly_prg.eval.label_draws import draw_labels, hold_out
@@ -128,7 +128,7 @@ def evaluate_linear(
         penalties=grid,
         max_iterations=max_iterations,
         num_classes=num_classes,
-        device=place if place.type != "mps" else torch.device("cpu"),
+        device=float64_device(place),
     )
     pool, chooser = np.arange(len(train)), given
     if len(given) == 0:

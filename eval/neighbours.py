@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
+from lightly_prg.eval.device import float64_device
 from lightly_prg.eval.embeddings import Features
 from lightly_prg.eval.faiss_import import import_faiss
 from lightly_prg.full_precision import full_float32
@@ -118,8 +119,7 @@ def search_exactly(bank: Features, query: Features, k: int, *, device: torch.dev
 
     Args and returns are those of ``search``; similarities are float64 on a grid of 1e-9.
     """
-    if device.type == "mps":  # has no float64
-        device = torch.device("cpu")
+    device = float64_device(device)
     keys = torch.empty(len(query), 0, dtype=torch.int64)
     elements = _CHUNK_ELEMENTS // _EXACT_SHARE
     queries = _Queries(query, torch.float64, device, elements)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.device import float64_device, resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.eval.linear import PENALTIES
@@ -125,7 +125,7 @@ def fit_probe(
         penalties=grid,
         max_iterations=max_iterations,
         num_classes=num_classes or highest + 1,
-        device=place if place.type != "mps" else torch.device("cpu"),
+        device=float64_device(place),
     )
     with full_float32():
         chosen = probe.choose(fitted, chooser, refit=(train, given))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.device import float64_device, resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.neighbours import unit_rows
@@ -81,7 +81,7 @@ def evaluate_retrieval(
     bank, query = bank.labelled(), query.labelled()
     num_classes = count_classes(bank, None, query, num_classes, evaluator="retrieval")
     place = resolve_device(device)
-    exact = place if place.type != "mps" else torch.device("cpu")  # MPS has no float64
+    exact = float64_device(place)
     start = time.perf_counter()
     labels, truth = torch.tensor(bank.labels, device=place), torch.tensor(query.labels, device=place)
     used = sorted({min(k, len(bank)) for k in ks})

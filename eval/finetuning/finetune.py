@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from lightly_prg.eval.finetuning.loop import EpochRecord, ExtraLoss, FinetuneLoo
 from lightly_prg.eval.finetuning.model import Adapter, FineTuned, trained_blocks
 from lightly_prg.eval.finetuning.presets import FinetunePreset, preset_by_name
 from lightly_prg.eval.finetuning.search import LearningRateTrial, search_learning_rate
+from lightly_prg.hardware.cpu_time import cpu_seconds
 from lightly_prg.hardware.layout import fast_layout
 
 
@@ -168,7 +168,7 @@ def finetune(
         >>> result, model = finetune(encoder, splits.train, splits.test, labels=10)  # doctest: +SKIP
         >>> result.top1, model(images).argmax(1)  # doctest: +SKIP
     """
-    start, cpu_start = time.perf_counter(), _cpu_seconds()
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     settings = preset_by_name(preset)
     if ema_decay is not None:
         settings = dataclasses.replace(settings, ema_decay=ema_decay)
@@ -248,7 +248,7 @@ def finetune(
         embedding_dim=embedding_dim,
         nfe=getattr(model.encoder, "nfe", 1),
         seconds=time.perf_counter() - start,
-        cpu_seconds=_cpu_seconds() - cpu_start,
+        cpu_seconds=cpu_seconds() - cpu_start,
         seed=seed,
         options={
             "labels": labels,
@@ -278,8 +278,3 @@ def _groups_of(preset: FinetunePreset) -> ParameterGroups:
         )
 
     return groups
-
-
-def _cpu_seconds() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system

@@ -29,8 +29,8 @@ from lightly_prg.comparison.records import Records
 from lightly_prg.comparison.work import check_folder
 from lightly_prg.console import Console
 from lightly_prg.files import write_text
+from lightly_prg.hardware.cpu_time import cpu_seconds
 from lightly_prg.run import Run, versions
-from lightly_prg.training.log import cpu_seconds
 
 
 def run_claim(

@@ -16,9 +16,9 @@ from pytorch_lightning.callbacks import Callback
 
 from lightly_prg.data import Splits
 from lightly_prg.hardware import peak_memory, reset_peak_memory
+from lightly_prg.hardware.cpu_time import cpu_seconds
 from lightly_prg.recipe import Recipe
 from lightly_prg.train import train
-from lightly_prg.training.log import cpu_seconds
 from lightly_prg.training.processes import ON_ONE_DEVICE
 
 WARMUP_STEPS = 3  # the first steps also compile, allocate and fill caches

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.errors import UserError
-from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.device import float64_device, resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.eval.linear import PENALTIES
@@ -85,8 +85,7 @@ def label_information(
     if len(chooser) == 0:
         pool, held = hold_out(train.labels, seed=seed)
         fitted, chooser, everything = train.select(pool), train.select(held), (train,)
-    place = resolve_device(device)
-    place = place if place.type != "mps" else torch.device("cpu")
+    place = float64_device(resolve_device(device))
     with full_float32():
         data = FitData.of((fitted,), place)
         penalty = _choose(data, chooser, max_iterations)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -20,6 +19,7 @@ from lightly_prg.data import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.files import write_text
 from lightly_prg.hardware import peak_memory
+from lightly_prg.hardware.cpu_time import cpu_seconds
 from lightly_prg.randomness import generator_for
 
 HELD_OUT_IMAGES = 2000  # at most so many are measured in training
@@ -227,17 +227,3 @@ def _keep_rows(path: Path, *, up_to_step: int) -> None:
     rows = [line for line in lines[1:] if line.count(",") == len(COLUMNS) - 1]
     kept = [row for row in rows if (step := row.split(",")[0]).isdecimal() and int(step) <= up_to_step]
     write_text(path, "\n".join([",".join(COLUMNS), *kept]) + "\n")
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and its children (data workers)."""
-    process = psutil.Process()
-    times = process.cpu_times()
-    own: float = times.user + times.system
-    for child in process.children(recursive=True):
-        try:
-            spent = child.cpu_times()
-            own += spent.user + spent.system
-        except psutil.NoSuchProcess:
-            continue
-    return own
