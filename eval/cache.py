@@ -5,10 +5,13 @@ An entry is ``KEY.npy``, which is memory-mapped, and ``KEY.json`` with its check
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import shutil
+import types
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,8 +36,9 @@ _CHUNK_BYTES = 1 << 26
 def encoder_sha256(encoder: nn.Module) -> str:
     """Hash of an encoder: the classes, weights, buffers and settings of all its modules.
 
-    Settings are the public attributes and, where the encoder has it, ``configuration()``. Two
-    encoders that differ in anything else need a ``cache_key`` of their own.
+    Settings are the public attributes and, where the encoder has it, ``configuration()``; of functions their code and
+    what it uses: defaults, closures and global variables. Two encoders that differ in anything else need a
+    ``cache_key`` of their own.
     """
     encoder = getattr(encoder, "_orig_mod", encoder)  # what torch.compile wraps
     digest = hashlib.sha256()
@@ -65,21 +69,57 @@ def _settings(module: nn.Module) -> dict[str, str]:
     return {name: _describe(value) for name, value in sorted(public) if not name.startswith("_")}
 
 
-def _describe(value: Any) -> str:
+def _describe(value: Any, inside: tuple[int, ...] = ()) -> str:
+    if id(value) in inside:
+        return "itself"
+    inside = (*inside, id(value))
     # Printed, a large array would be abbreviated.
     if isinstance(value, Tensor):
         return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(_bytes_of(value)).hexdigest()}"
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, nn.Module):
+        return encoder_sha256(value)
     if isinstance(value, dict):
-        return repr({_describe(key): _describe(item) for key, item in value.items()})
+        return repr({_describe(key, inside): _describe(item, inside) for key, item in value.items()})
     if isinstance(value, list | tuple):
-        return f"{type(value).__name__} {[_describe(item) for item in value]}"
-    # A lambda or local function is not known by its name; its repr, an address, makes the entry
-    # unfindable in another process, which is slow where the alternative is wrong.
-    if callable(value) and hasattr(value, "__qualname__") and "<" not in value.__qualname__:
+        return f"{type(value).__name__} {[_describe(item, inside) for item in value]}"
+    if isinstance(value, functools.partial):
+        return _describe((value.func, value.args, value.keywords), inside)
+    if isinstance(value, types.MethodType):
+        return _describe((value.__func__, value.__self__), inside)
+    if isinstance(value, types.FunctionType):
+        return f"{_qualified(value)} {_describe(_parts_of(value), inside)}"
+    if isinstance(value, types.CodeType):
+        return f"{value.co_code.hex()} {value.co_names} {_describe(value.co_consts, inside)}"
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return _qualified(value)
+    printed: Any = type(value).__repr__
+    if printed is object.__repr__:  # an address, which another object may have next
+        known = vars(value) if hasattr(value, "__dict__") else {"never found again": uuid.uuid4().hex}
+        return f"{_qualified(type(value))} {_describe(known, inside)}"
     return repr(value)
+
+
+def _parts_of(function: types.FunctionType) -> tuple[Any, ...]:
+    """What decides what a function returns, as far as can be seen: in a notebook one name has many contents."""
+    cells = [_content_of(cell) for cell in function.__closure__ or ()]
+    named = {name: function.__globals__.get(name) for name in function.__code__.co_names}
+    kinds = (nn.Module, Tensor, np.ndarray, int, float, str, bool, tuple, list)
+    used = {
+        name: value
+        for name, value in named.items()
+        if isinstance(value, kinds)
+        or (isinstance(value, types.FunctionType) and value.__module__ == function.__module__)
+    }
+    return function.__code__, function.__defaults__, function.__kwdefaults__, cells, used
+
+
+def _content_of(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
 
 
 @dataclass(frozen=True)

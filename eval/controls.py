@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightly_prg.eval.embed import ImageDataset
+from lightly_prg.eval.embed import ImageDataset, in_unit_range
 
 
 class RawPixels(nn.Module):
@@ -95,7 +95,7 @@ def fit_pca(images: ImageDataset, *, input_shape: Sequence[int], components: int
     from sklearn.decomposition import PCA as ScikitPCA
 
     batches = images.loader(batch_size=1000, num_workers=num_workers)
-    pixels = np.concatenate([batch.flatten(1).numpy().astype(np.float32) / 255 for batch, _, _ in batches])
+    pixels = np.concatenate([in_unit_range(batch).flatten(1).numpy() for batch, _, _ in batches])
     fitted = ScikitPCA(min(components, *pixels.shape), svd_solver="covariance_eigh").fit(pixels)
     return PCA(
         torch.from_numpy(fitted.mean_).float(), torch.from_numpy(fitted.components_).float(), input_shape=input_shape

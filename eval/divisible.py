@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lightly_prg.eval.embed import ImageDataset
+from lightly_prg.eval.embed import ImageDataset, check_images
 
 
 class DivisibleDataset(ImageDataset, Protocol):
@@ -18,6 +18,11 @@ class DivisibleDataset(ImageDataset, Protocol):
 
 
 def labelled(dataset: DivisibleDataset) -> DivisibleDataset:
-    """The images whose label is known."""
+    """The images whose label is known.
+
+    Raises:
+        ValueError: If it is no set of images.
+    """
+    check_images(dataset)
     known = dataset.labels >= 0
     return dataset if bool(known.all()) else dataset.subset(known.nonzero().flatten())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -71,6 +72,34 @@ class ImageDataset(Protocol):
         ...
 
 
+def in_unit_range(images: Tensor) -> Tensor:
+    """Bytes divided by 255; floats as they are."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+def check_images(dataset: object) -> None:
+    """Refuses what is no set of images as evaluators take them.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not (hasattr(dataset, "labels") and hasattr(dataset, "loader")):
+        raise ValueError(
+            f"A set of images with labels is needed, got {type(dataset).__name__}: lightly_prg.wrap_dataset(dataset) "
+            "makes one of any map-style data set."
+        )
+
+
+def check_encoder(encoder: object) -> None:
+    """Refuses a method in training, whose ``forward`` takes images in its own range.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if inspect.ismethod(getattr(encoder, "encoder", None)) and not hasattr(encoder, "embedding_dim"):
+        raise ValueError(f"{type(encoder).__name__} is a method in training: give its encoder(), which takes [0, 1].")
+
+
 def embed(
     encoder: nn.Module,
     dataset: ImageDataset,
@@ -101,7 +130,8 @@ def embed(
 
     Raises:
         UserError: If the data set is empty, or the embeddings do not fit on the disk.
-        ValueError: If an option is not allowed, or the encoder does not give ``(B, D)``.
+        ValueError: If an option is not allowed, the data set or the encoder is none, or the encoder does not give
+            ``(B, D)``.
         FloatingPointError: If an embedding is not finite; the message names its image.
 
     Example:
@@ -111,6 +141,9 @@ def embed(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed.")
+    check_encoder(encoder)
+    check_images(dataset)
+    precision = str(precision)
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; allowed are {', '.join(PRECISIONS)}.")
     rows = len(dataset)
@@ -191,9 +224,7 @@ def embedded(
             raise ValueError(
                 f"The loader gave {batch_names[0]!r} as image {done}; it has to keep the order of the set's names."
             )
-        images = images.to(device)
-        if not images.is_floating_point():
-            images = images.float() / 255
+        images = in_unit_range(images.to(device))
         # Not inference_mode: what an encoder computes once and keeps has to serve training later.
         with (
             torch.no_grad(),

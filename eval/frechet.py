@@ -23,10 +23,12 @@ def frechet_distance(first: npt.NDArray[np.floating], second: npt.NDArray[np.flo
         The distance, at least 0; computed in float64.
 
     Raises:
-        UserError: If a set has fewer than two images, or the dimensions differ.
+        UserError: If a set has fewer than two images, the dimensions differ, or a feature is not finite.
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise UserError(f"Features of one dimension are compared; got shapes {first.shape} and {second.shape}.")
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        raise UserError("The features hold NaN or infinity.")
     if min(len(first), len(second)) < 2:
         raise UserError("A covariance needs two images in either set.")
     means = [part.mean(axis=0, dtype=np.float64) for part in (first, second)]

@@ -14,6 +14,7 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.device import resolve_device
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
 from lightly_prg.eval.feature_transform import check_transform, transform_features
+from lightly_prg.eval.grids import several
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.neighbours import ROUNDING, pick_backend, rank_exactly, search
 
@@ -111,6 +112,7 @@ def evaluate_knn(
         if preset not in PRESETS:
             raise UserError(f"The preset is {preset!r}; allowed is {', '.join(PRESETS)}.")
         k, ks, temperature = (PRESETS[preset][name] for name in ("k", "ks", "temperature"))
+    ks = several(ks)
     if min(k, *ks, k) < 1:
         raise UserError(f"k is {min(k, *ks, k)}; at least 1 is needed.")
     if not temperature > 0:

@@ -9,6 +9,8 @@ import numpy as np
 
 from lightly_prg.errors import UserError
 
+_HIGHEST_LABEL = 1_000_000
+
 
 class Labelled(Sized, Protocol):
     """Embeddings or images, all of known label."""
@@ -32,7 +34,8 @@ def count_classes(
         evaluator: Who asks, for the message: "The linear probe".
 
     Raises:
-        UserError: If training or test is empty, training has one class, or a label lies beyond ``num_classes``.
+        UserError: If training or test is empty, training has one class, or a label lies beyond ``num_classes`` or is no
+            number of a class.
     """
     for what, part in (("training", train), ("test", test)):
         if len(part) == 0:
@@ -42,6 +45,8 @@ def count_classes(
         raise UserError(f"Every training image has the label {int(fitted[0])}; {evaluator} needs two classes.")
     parts = (train, test) if validation is None else (train, validation, test)
     highest = max(int(np.asarray(part.labels).max(initial=-1)) for part in parts)
+    if highest > _HIGHEST_LABEL:
+        raise UserError(f"There is a label {highest}; labels number classes, from 0 on.")
     if num_classes is not None and num_classes <= highest:
         raise UserError(f"num_classes is {num_classes}, and there is a label {highest}.")
     return num_classes if num_classes is not None else highest + 1

@@ -13,6 +13,7 @@ import torch
 from lightly_prg.errors import UserError
 from lightly_prg.eval.device import float64_device, resolve_device, threads_for
 from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_speed
+from lightly_prg.eval.grids import several
 from lightly_prg.eval.label_checks import check_amount, count_classes
 from lightly_prg.eval.label_draws import draw_labels, hold_out
 from lightly_prg.eval.probe import LinearDraw, Probe
@@ -185,7 +186,7 @@ def _check_options(
     for name, value in (("draws", draws), ("max_iterations", max_iterations)):
         if value < 1:
             raise UserError(f"{name} is {value}; at least 1 is needed.")
-    grid = sorted(set(PENALTIES if penalties is None else penalties), reverse=True)
+    grid = sorted(set(PENALTIES if penalties is None else several(penalties)), reverse=True)
     if not grid or not all(0.0 < penalty < float("inf") for penalty in grid):
         raise UserError(f"The penalties are {grid}; at least one is needed, all above 0.")
     return tuple(grid)

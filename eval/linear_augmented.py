@@ -18,6 +18,7 @@ from lightly_prg.eval.divisible import DivisibleDataset, labelled
 from lightly_prg.eval.embed import PRECISIONS, embed, evaluation_mode
 from lightly_prg.eval.embeddings import Embeddings
 from lightly_prg.eval.finetuning.heads import FeatureStandardiser
+from lightly_prg.eval.grids import several
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.label_draws import hold_out
 from lightly_prg.randomness import generator_for
@@ -155,7 +156,7 @@ def evaluate_linear_augmented(
     held_out = embed(encoder, chooser, progress=report(0), **embedding)
     heads = _Heads(held_out.embedding_dim, num_classes, [rate * size / 256 for rate in grid], steps, place)
     training_start = time.perf_counter()
-    with evaluation_mode(encoder, place):
+    with torch.inference_mode(False), torch.enable_grad(), evaluation_mode(encoder, place):
         for step, (images, labels, names) in enumerate(_batches(train, epochs, size, seed, num_workers)):
             views = random_resized_crop(
                 images.to(place),
@@ -271,7 +272,7 @@ def _check_options(
         raise UserError(f"batch_size is {batch_size}; at least 2 are needed, since their statistics standardise them.")
     if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
         raise UserError(f"crop_scale is {crop_scale}; two shares of the area in (0, 1] are needed, the smaller first.")
-    grid = tuple(sorted(set(learning_rates)))
+    grid = tuple(sorted(set(several(learning_rates))))
     if not grid or not all(0.0 < rate < float("inf") for rate in grid):
         raise UserError(f"The learning rates are {list(grid)}; at least one is needed, all above 0.")
     return grid

@@ -16,7 +16,8 @@ from lightly_prg.errors import UserError
 from lightly_prg.eval.corruptions import CORRUPTIONS, SEVERITIES, check_condition
 from lightly_prg.eval.corruptions.batches import Condition, chosen_rows, computed_batches, file_batches
 from lightly_prg.eval.device import resolve_device
-from lightly_prg.eval.embed import ImageDataset, evaluation_mode
+from lightly_prg.eval.embed import ImageDataset, check_images, evaluation_mode, in_unit_range
+from lightly_prg.eval.grids import several
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def evaluate_robustness(
         31.4
     """
     start = time.perf_counter()
+    check_images(dataset)
     conditions = _check_options(corruptions, severities, batch_size, max_images, reference_errors)
     rows = chosen_rows(torch.as_tensor(dataset.labels), max_images, seed)
     if folder is None:
@@ -157,7 +159,7 @@ def evaluate_robustness(
 
 def _scores(predict: Callable[[Tensor], Tensor], images: Tensor, num_classes: int | None) -> Tensor:
     with torch.no_grad():
-        scores = predict(images.float() / 255)
+        scores = predict(in_unit_range(images))
     if scores.ndim != 2 or len(scores) != len(images):
         raise ValueError(f"Scores of shape {tuple(scores.shape)} came of {len(images)} images; (B, K) is needed.")
     if num_classes is not None and scores.shape[1] != num_classes:
@@ -180,6 +182,7 @@ def _check_options(
     reference_errors: Mapping[str, float] | None,
 ) -> list[tuple[str, int]]:
     """Returns the conditions, each once."""
+    corruptions, severities = several(corruptions), several(severities)
     conditions = [(name, level) for name in dict.fromkeys(corruptions) for level in dict.fromkeys(severities)]
     if not conditions:
         raise UserError("At least one corruption and one severity are needed.")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, Trajectory, decode, encode
+from lightly_prg.module_state import in_evaluation_mode
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class RoundTrip:
     rmse: float
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def sample(
     encoder: PRGEncoder,
@@ -59,6 +61,7 @@ def sample(
     return torch.cat(images)
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def round_trip(encoder: PRGEncoder, images: Tensor, *, steps: int = 50, solver: str = "heun2") -> RoundTrip:
     """Carries images to the noise end of the path and back.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def device_of(network: Any) -> torch.device:
@@ -31,14 +36,37 @@ def state_to_save(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def in_evaluation_mode(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Lets a function run with its first argument, a network or encoder, in evaluation mode (see ``evaluating``)."""
+    first = next(iter(inspect.signature(function).parameters))
+
+    @functools.wraps(function)
+    def evaluated(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with evaluating(args[0] if args else kwargs[first]):
+            return function(*args, **kwargs)
+
+    return evaluated
+
+
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def not_missing() -> Iterator[None]:
+    """Turns an AttributeError into a RuntimeError: torch takes one in a property of a module for a missing property."""
+    try:
+        yield
+    except AttributeError as error:
+        raise RuntimeError(f"The network failed on a black image: {error}") from error
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[None]:
     """Puts a module into evaluation mode for a while; afterwards every part of it is in the mode that it had.
 
-    ``module.train(was_training)`` would put all parts into one mode, also those that are kept in evaluation mode.
+    ``module.train(was_training)`` would put all parts into one mode, also those that are kept in evaluation mode. What
+    is no module, such as a function, has no modes.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    modes = [(part, part.training) for part in network.modules()] if isinstance(network, nn.Module) else []
+    if isinstance(network, nn.Module):
+        network.eval()
     try:
         yield
     finally:

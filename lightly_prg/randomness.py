@@ -6,6 +6,7 @@ That is what lets a run that was cut off anywhere continue bit for bit, and two 
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ def generator_for(*counters: int | str, device: torch.device | str = "cpu") -> t
 
     Args:
         counters: The seed, the purpose and the position of a draw, for example ``(seed, "noise", step)``. Tuples that
-            differ in any place give independent streams: they are hashed, not added.
+            differ in any place give independent streams: they are hashed, not added. Numbers are whole.
         device: Where the generator draws. Streams of different device types differ.
 
     Example:
@@ -26,7 +27,9 @@ def generator_for(*counters: int | str, device: torch.device | str = "cpu") -> t
         >>> bool((a == b).all())
         True
     """
-    digest = hashlib.sha256(repr(counters).encode()).digest()
+    # Numbers of NumPy are printed in other ways than those of Python, and are the same seed.
+    plain = tuple(counter if isinstance(counter, str) else operator.index(counter) for counter in counters)
+    digest = hashlib.sha256(repr(plain).encode()).digest()
     generator = torch.Generator(device=device)
     # 63 bits: torch takes negative seeds too, but not every device's generator does.
     generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

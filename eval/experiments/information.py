@@ -3,9 +3,10 @@
     lightly-prg train cifar10_prg_cpu 'train.snapshots=[0, 0.01, 0.05, 0.2, 0.5, 1]' --out runs/a
     python eval/experiments/information.py runs/a --out eval/results/information
 
-Every snapshot is measured (``lightly_prg.measurements.measure_all``) and judged by k-NN and linear probe: by the block
-that the recipe reads, and by the state at the noise end. A snapshot that is there is not measured again. The summary
-ranks the snapshots of a run by each measurement and gives the mean over runs of its correlation with each accuracy.
+Every snapshot is measured (``measurements.suite.measure_all``) and judged by k-NN and linear probe: by the
+block that the recipe reads, and by the state at the noise end. A snapshot that is there is not measured again. The
+summary ranks the snapshots of a run by each measurement and gives the mean over runs of its correlation with each
+accuracy.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from lightly_prg.eval.finetuning.loop import EpochRecord, ExtraLoss, FinetuneLoo
 from lightly_prg.eval.finetuning.model import Adapter, FineTuned, trained_blocks
 from lightly_prg.eval.finetuning.presets import FinetunePreset, preset_by_name
 from lightly_prg.eval.finetuning.search import LearningRateTrial, search_learning_rate
+from lightly_prg.eval.grids import several
 from lightly_prg.hardware.cpu_time import cpu_seconds
 from lightly_prg.hardware.layout import fast_layout
 
@@ -133,7 +134,7 @@ def finetune(
             ``full`` everything, also what the encoder has frozen. What is not trained stays in evaluation mode.
         blocks: Prefixes of the encoder's parameter names, for ``partial``.
         adapter: For ``lora``: adds parameters to copies of the encoder, and merges them into the result.
-        preset: ``shared``, ``prg`` or ``mae``, see ``finetune_presets``.
+        preset: ``shared``, ``prg`` or ``mae``, see ``lightly_prg.eval.PRESETS``.
         head: A module ``(B, D)`` to ``(B, num_classes)``, of which copies are trained. Default: the preset's.
         epochs: Default: the preset's.
         batch_size: Images of a step, at least 2. Default: the preset's.
@@ -176,7 +177,7 @@ def finetune(
         settings = dataclasses.replace(settings, horizontal_flip=False)
     epochs = settings.epochs if epochs is None else epochs
     batch_size = settings.batch_size if batch_size is None else batch_size
-    grid = sorted(set(settings.grid(batch_size) if learning_rates is None else learning_rates))
+    grid = sorted(set(settings.grid(batch_size) if learning_rates is None else several(learning_rates)))
     check_options(epochs, batch_size, grid, precision, settings.ema_decay)
     trained = trained_blocks(encoder, mode, blocks)
     if (mode == "lora") != (adapter is not None):
@@ -201,7 +202,11 @@ def finetune(
         num_workers=num_workers,
         validate_at=None if validate_at is None else tuple(validate_at),
     )
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng(devices=[place] if place.type == "cuda" else []),
+    ):
         features = embed_copy(encoder, sample, place)
         embedding_dim = features.shape[1]
 

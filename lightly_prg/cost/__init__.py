@@ -14,7 +14,7 @@ from lightly_prg.data import DataInfo
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import LinearPath, Path, path_from_name
-from lightly_prg.flow.solver import path_of
+from lightly_prg.flow.paths import path_of
 from lightly_prg.methods import build_method, build_network
 from lightly_prg.methods.auxiliary import Auxiliary
 from lightly_prg.methods.block_reading import ReadVelocity

@@ -147,7 +147,7 @@ class ImageSet(Dataset[tuple[Tensor, int, str]]):
         """SHA-256 of images, labels, order, size and channels.
 
         Pixels are hashed where they are in memory; otherwise names, sizes and modification times of
-        the files.
+        the files, or of a data set whose files are not known the pixels of 32 images.
         """
         digest = hashlib.sha256()
         digest.update(f"{len(self)} {self.channels} {self.image_size} {self.in_memory} ".encode())

@@ -61,25 +61,6 @@ def fit_tensor(images: Tensor, *, image_size: int, channels: int) -> Tensor:
     return images.contiguous()
 
 
-def to_uint8(image: Tensor) -> Tensor:
-    """Rounds a float image in [0, 1] to 8 bits; uint8 passes as it is.
-
-    Raises:
-        ValueError: If the type or the range is another one.
-    """
-    if image.dtype == torch.uint8:
-        return image
-    if not image.dtype.is_floating_point:
-        raise ValueError(f"An image has the type {image.dtype}; uint8 and floating point are allowed.")
-    low, high = image.aminmax()
-    # Written so that NaN fails it.
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"A floating-point image spans [{low:.4g}, {high:.4g}]; [0, 1] is needed, so leave the normalisation out."
-        )
-    return (image.clamp(0, 1) * 255).round().to(torch.uint8)
-
-
 def fit_pixels(image: Image.Image, image_size: int, channels: int) -> npt.NDArray[np.uint8]:
     """``fit_image`` without the copy: the result may be read-only."""
     image.load()

@@ -13,9 +13,12 @@ from torch import Tensor
 from torchvision.datasets import VisionDataset
 
 from lightly_prg.data.image_set import ImageSet
-from lightly_prg.data.images import fit_image, fit_tensor, to_uint8
+from lightly_prg.data.images import fit_image, fit_tensor
 from lightly_prg.data.pixels import fits_in_memory
 from lightly_prg.errors import UserError
+from lightly_prg.transforms.eight_bits import to_uint8
+
+_IDENTIFYING_IMAGES = 32
 
 
 def wrap_dataset(
@@ -109,9 +112,11 @@ class _DatasetPixels:
         return torch.stack([self.item(row)[0] for row in rows.tolist()])
 
     def identify(self, rows: Tensor) -> Iterator[bytes]:
-        # The pixels would take a pass over the whole set, so that its kind and its rows have to do.
+        # All pixels would take a pass over the whole set, so that those of some images have to do.
         yield f"{[type(part).__qualname__ for part in _layers(self.dataset)]} {self.name}".encode()
         yield rows.numpy().astype("<i8").tobytes()
+        some = rows[:: max(1, len(rows) // _IDENTIFYING_IMAGES)][:_IDENTIFYING_IMAGES]
+        yield from (self.item(row)[0].numpy().tobytes() for row in some.tolist())
 
     def item(self, index: int) -> tuple[Tensor, int, str]:
         """Image (C, S, S) uint8, target and name of one item."""

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.flow import CountedVelocity, LinearPath, Path, Velocity, encode
-from lightly_prg.flow.paths import PATHS
-from lightly_prg.flow.solver import checkpointed, path_of
+from lightly_prg.flow.paths import PATHS, path_from_name, path_of
+from lightly_prg.flow.solver import checkpointed
 from lightly_prg.models.activations import hooked_output, names_activations
 from lightly_prg.models.pooling import pooled
-from lightly_prg.module_state import device_of, evaluating
+from lightly_prg.module_state import device_of, evaluating, not_missing
 from lightly_prg.recipe import FeatureSpec, OdeSpec
 
 
@@ -112,7 +112,8 @@ class PRGEncoder(nn.Module):
 
     Args:
         velocity: Velocity network ``(tau, x) -> dx/dtau``; any callable works, a block feature needs an ``nn.Module``.
-        path: The path it was trained on. Default: what the network declares as its ``path``, else the linear one.
+        path: The path it was trained on, or its name. Default: what the network declares as its ``path``, else the
+            linear one.
         ode: How the ODE is integrated.
         feature: Where the embedding is read. Default: the state at the noise end, the paper's.
         input_shape: ``(C, H, W)`` of the images; taken from ``velocity.input_shape`` where it has one.
@@ -132,7 +133,7 @@ class PRGEncoder(nn.Module):
     def __init__(
         self,
         velocity: Velocity,
-        path: Path | None = None,
+        path: Path | str | None = None,
         ode: OdeSpec | None = None,
         feature: FeatureSpec | None = None,
         *,
@@ -144,18 +145,25 @@ class PRGEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         self.velocity = velocity
-        self.path = path or path_of(velocity) or LinearPath()
+        self.path = path_from_name(path) if isinstance(path, str) else path or path_of(velocity) or LinearPath()
         self.ode = ode if ode is not None else OdeSpec()
         self.feature = feature if feature is not None else FeatureSpec(source="state", tau=1.0, pool="flatten")
+        for argument, kind in ((self.path, Path), (self.ode, OdeSpec), (self.feature, FeatureSpec)):
+            if not isinstance(argument, kind):
+                raise ValueError(f"PRGEncoder takes a {kind.__name__}, got {argument!r}.")
         shape = input_shape if input_shape is not None else _own_shape(velocity)
         self.input_shape: tuple[int, ...] | None = None if shape is None else tuple(shape)
         device = device_of(velocity)  # a network that is on a GPU already stays there
         for name, value in (("mean", mean), ("std", std)):
             numbers = torch.as_tensor(value, dtype=torch.float32, device=device).reshape(-1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
-        self._embedding_dim: int | None = None
-        self._evaluations = 0
-        self._images = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("velocity", "path", "ode", "feature"):  # what was counted so far was another encoder's
+            self._embedding_dim: int | None = None
+            self._evaluations = 0
+            self._images = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeds images.
@@ -172,8 +180,6 @@ class PRGEncoder(nn.Module):
         if images.ndim != 4 or (self.input_shape is not None and tuple(images.shape[1:]) != self.input_shape):
             wanted = "(B, C, H, W)" if self.input_shape is None else f"(B, {', '.join(map(str, self.input_shape))})"
             raise ValueError(f"The encoder takes images of shape {wanted}; got {tuple(images.shape)}.")
-        if not images.is_floating_point():
-            raise ValueError(f"The encoder takes float images in [0, 1]; got {images.dtype}. Divide bytes by 255.")
         features, evaluations = extract_features(
             self.velocity, self.normalize(images), path=self.path, ode=self.ode, feature=self.feature
         )
@@ -183,8 +189,14 @@ class PRGEncoder(nn.Module):
         return features
 
     def normalize(self, images: Tensor) -> Tensor:
-        """[0, 1] to the network's own range."""
-        return (images - self.mean) / self.std
+        """[0, 1] to the network's own range, in the precision of the encoder, at least float32.
+
+        Raises:
+            ValueError: If the images are not floats.
+        """
+        if not images.is_floating_point():
+            raise ValueError(f"The encoder takes float images in [0, 1]; got {images.dtype}. Divide bytes by 255.")
+        return (images.to(torch.promote_types(self.mean.dtype, torch.float32)) - self.mean) / self.std
 
     def denormalize(self, x: Tensor) -> Tensor:
         """The network's own range to [0, 1], clipped."""
@@ -220,7 +232,7 @@ class PRGEncoder(nn.Module):
     def _dry_run(self) -> None:
         if self.input_shape is None:
             raise ValueError("The size of the images is not known yet: give PRGEncoder input_shape=(C, H, W).")
-        with evaluating(self), torch.no_grad():
+        with evaluating(self), torch.no_grad(), not_missing():
             self(torch.zeros(1, *self.input_shape, device=self.mean.device))
 
     @property

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lightly_prg.models.activations import hooked_output, names_activations
 from lightly_prg.models.pooling import channels_first, pooled
-from lightly_prg.module_state import device_of, evaluating
+from lightly_prg.module_state import device_of, evaluating, not_missing
 from lightly_prg.recipe import NetworkFeature
 
 
@@ -113,7 +113,7 @@ class NetworkEncoder(nn.Module):
     def embedding_dim(self) -> int:
         """D, found by embedding one black image where nothing has been embedded yet."""
         if self._embedding_dim is None:
-            with evaluating(self), torch.no_grad():
+            with evaluating(self), torch.no_grad(), not_missing():
                 self(torch.zeros(1, *self.input_shape, device=self.mean.device))
         assert self._embedding_dim is not None
         return self._embedding_dim

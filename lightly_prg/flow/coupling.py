@@ -37,7 +37,7 @@ def couple(
         Noise shaped as ``x``; element i belongs to ``x[i]``.
 
     Raises:
-        ValueError: If ``kind`` is unknown or the shapes differ.
+        ValueError: If ``kind`` is unknown, the shapes differ, or what optimal transport pairs is not finite.
     """
     if kind not in COUPLINGS:
         raise ValueError(f"Unknown coupling {kind!r}: use one of {', '.join(COUPLINGS)}.")
@@ -62,5 +62,7 @@ def _assignment(x: Tensor, noise: Tensor) -> Tensor:
         # ||x||^2 and ||noise||^2 are left out: whoever is paired with whom, each norm enters the
         # total once, so only -2 <x, noise> tells one permutation from another.
         cost = -(x.flatten(1).to(dtype) @ noise.flatten(1).to(dtype).T)
+    if not bool(cost.isfinite().all()):
+        raise ValueError("The images or the noise hold NaN or infinity, which cannot be paired.")
     _, columns = linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(columns, device=noise.device)

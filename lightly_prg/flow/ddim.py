@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightly_prg.flow.own_steps import Ask, integrate_own
-from lightly_prg.flow.paths import Path, Velocity
-from lightly_prg.flow.solver import CountedVelocity, Trajectory, path_of
+from lightly_prg.flow.paths import Path, Velocity, path_of
+from lightly_prg.flow.solver import CountedVelocity, Trajectory
 
 DDIM = "ddim"
 """The name of this solver for ``encode`` and ``decode``."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightly_prg.flow.paths import Path, Velocity
-from lightly_prg.flow.solver import SOLVERS, CountedVelocity, data_end, integrate, noise_end, path_of
+from lightly_prg.flow.paths import Path, Velocity, path_of
+from lightly_prg.flow.prediction import check_prediction
+from lightly_prg.flow.solver import SOLVERS, CountedVelocity, data_end, integrate, noise_end
 from lightly_prg.full_precision import full_precision
 
 DIVERGENCES = ("hutchinson", "exact")
@@ -203,11 +204,7 @@ class _Augmented:
         with torch.enable_grad():
             x.requires_grad_()
             value = self.velocity(tau, x)
-            if value.shape != x.shape:
-                raise ValueError(
-                    f"The velocity network must return the shape of its input {tuple(x.shape)}, "
-                    f"got {tuple(value.shape)}."
-                )
+            check_prediction(value, x)
             value = value.to(x.dtype)
         divergence = _exact_divergence(value, x) if self.probes is None else _estimated(value, x, self.probes)
         return torch.cat([value.detach().flatten(1), divergence], dim=1)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightly_prg.flow.coupling import COUPLINGS, couple
-from lightly_prg.flow.paths import LinearPath, Path, Velocity, path_from_name
+from lightly_prg.flow.path_range import PathRange
+from lightly_prg.flow.paths import LinearPath, Path, Velocity, path_from_name, path_of
+from lightly_prg.flow.prediction import check_prediction
 
 TAU_SAMPLINGS = ("uniform", "logit_normal", "mode")
 MODE_SCALE = 1.29  # the best of [2] for its mode sampling
@@ -32,7 +34,7 @@ class FlowMatchingLoss(nn.Module):
 
     Attributes:
         path:
-            The path, or its name.
+            The path, or its name; where none is given, that of the network.
         coupling:
             How noise is paired with the images of a batch: ``"independent"`` or
             ``"optimal_transport"`` (see `couple`).
@@ -62,7 +64,8 @@ class FlowMatchingLoss(nn.Module):
 
         Args:
             path:
-                A `Path` or its name; None is `LinearPath`.
+                A `Path` or its name. None: the one that the velocity network declares as its
+                ``path``, or else `LinearPath`.
             coupling:
                 ``"independent"`` or ``"optimal_transport"``.
             tau_sampling:
@@ -76,6 +79,7 @@ class FlowMatchingLoss(nn.Module):
             raise ValueError(f"Unknown coupling {coupling!r}: use one of {', '.join(COUPLINGS)}.")
         if tau_sampling not in TAU_SAMPLINGS:
             raise ValueError(f"Unknown tau_sampling {tau_sampling!r}: use one of {', '.join(TAU_SAMPLINGS)}.")
+        self.path_is_given = path is not None
         self.path = path_from_name(path) if isinstance(path, str) else path or LinearPath()
         self.coupling = coupling
         self.tau_sampling = tau_sampling
@@ -85,6 +89,8 @@ class FlowMatchingLoss(nn.Module):
         batch_size: int,
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
+        *,
+        path: Path | None = None,
     ) -> Tensor:
         """Draws one position per sample.
 
@@ -93,6 +99,7 @@ class FlowMatchingLoss(nn.Module):
             generator: Where they are drawn from; torch's own if None. It may live on another
                 device: a CPU generator gives the same positions everywhere.
             device: Where the result goes.
+            path: Of which positions are drawn; that of the loss if None.
 
         Returns:
             Positions (B,), float32, in [path.tau_min, path.tau_max].
@@ -108,7 +115,8 @@ class FlowMatchingLoss(nn.Module):
             unit = torch.sigmoid(unit)
         elif self.tau_sampling == "mode":
             unit = 1 - unit - MODE_SCALE * (torch.cos(math.pi / 2 * unit).square() - 1 + unit)
-        tau_min, tau_max = self.path.tau_min, self.path.tau_max
+        path = path if path is not None else self.path
+        tau_min, tau_max = path.tau_min, path.tau_max
         return (tau_min + (tau_max - tau_min) * unit).to(device)
 
     def forward(
@@ -138,26 +146,38 @@ class FlowMatchingLoss(nn.Module):
             The loss, a scalar.
 
         Raises:
-            ValueError: If ``x`` holds no batch of float images, or ``noise``, ``tau`` or the network's
-                output has the wrong shape.
+            ValueError: If ``x`` holds no batch of float images, ``noise``, ``tau`` or the network's
+                output has the wrong shape, ``tau`` lies off the path (which on a GPU is not looked
+                at), or the network declares another path than was given.
         """
         if x.ndim < 2 or x.numel() == 0:
             raise ValueError(f"x must be a non-empty batch (B, C, H, W), got {tuple(x.shape)}.")
         if not x.is_floating_point():
             raise ValueError(f"x holds {x.dtype}; images as the network sees them are floats, about [-1, 1].")
+        path = self._path_of(velocity)
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         noise = couple(x, noise, self.coupling, generator).to(x)
         if tau is None:
-            tau = self.sample_tau(x.shape[0], generator, x.device)
-        if tau.shape != x.shape[:1]:
-            raise ValueError(f"tau must hold one position per image ({x.shape[0]},), got {tuple(tau.shape)}.")
-        tau = tau.to(x)
-        prediction = velocity(tau, self.path.interpolate(x, noise, tau))
-        if prediction.shape != x.shape:
+            tau = self.sample_tau(x.shape[0], generator, x.device, path=path)
+        if not isinstance(tau, Tensor) or tau.shape != x.shape[:1]:
+            given = tuple(tau.shape) if isinstance(tau, Tensor) else repr(tau)
+            raise ValueError(f"tau must be a tensor of one position per image ({x.shape[0]},), got {given}.")
+        if not tau.is_floating_point() or (tau.device.type == "cpu" and not path.contains(tau)):
             raise ValueError(
-                f"The velocity network must return the shape of its input {tuple(x.shape)}, "
-                f"got {tuple(prediction.shape)}."
+                f"tau must hold positions in [{path.tau_min:g}, {path.tau_max:g}] on the {path.name} path, no steps; "
+                f"got {tau.dtype} from {tau.min():g} to {tau.max():g}."
             )
-        error = prediction.to(x) - self.path.velocity(x, noise, tau)
+        tau = tau.to(x)
+        prediction = velocity(tau, path.interpolate(x, noise, tau))
+        check_prediction(prediction, x)
+        error = prediction.to(x) - path.velocity(x, noise, tau)
         per_image = error.square().flatten(1).mean(1)
-        return (self.path.loss_weight(tau) * per_image).mean()
+        return (path.loss_weight(tau) * per_image).mean()
+
+    def _path_of(self, velocity: Velocity) -> Path:
+        declared = path_of(velocity)
+        if declared is None or declared == self.path:
+            return self.path
+        if self.path_is_given and not (isinstance(declared, PathRange) and declared.path == self.path):
+            raise ValueError(f"The velocity network is of {declared!r}, and the loss of {self.path!r}.")
+        return declared

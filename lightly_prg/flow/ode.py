@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
+import numpy as np
 from torch import Tensor
 
 from lightly_prg.flow.adams import AB2, integrate_ab2
@@ -132,6 +133,9 @@ def encode(
     start = data_end(velocity) if tau_start is None else float(tau_start)
     if tau_end is None:
         tau_end = noise_end(velocity)
+    given: Any = tau_end
+    if isinstance(given, Tensor | np.ndarray):
+        tau_end = given.tolist()
     ends = [float(end) for end in tau_end] if isinstance(tau_end, Sequence) else [float(tau_end)]
     if not ends or not all(end >= start for end in ends):
         raise ValueError(f"encode integrates upward: tau_end must be at least tau_start = {start}, got {ends}.")

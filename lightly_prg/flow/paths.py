@@ -119,7 +119,7 @@ class Path(ABC):
             raise ValueError(
                 f"The {source} must have the shape of the state {tuple(x_tau.shape)}, got {tuple(value.shape)}."
             )
-        if not self._contains(tau):
+        if not self.contains(tau):
             raise ValueError(
                 f"tau must lie in [{self.tau_min:g}, {self.tau_max:g}] on the {self.name} path, "
                 f"got {tau.tolist() if isinstance(tau, Tensor) else tau}."
@@ -168,7 +168,8 @@ class Path(ABC):
             return alpha * noise - sigma * denoised
         return alpha_prime * denoised + sigma_prime * noise
 
-    def _contains(self, tau: float | Tensor) -> bool:
+    def contains(self, tau: float | Tensor) -> bool:
+        """Whether all positions lie between ``tau_min`` and ``tau_max``."""
         if not isinstance(tau, Tensor):
             return self.tau_min <= tau <= self.tau_max
         # In tau's own precision: float32(tau_min) may lie just below tau_min.
@@ -324,3 +325,9 @@ def _position(tau: float | Tensor, x: Tensor) -> Tensor:
             f"got shape {tuple(tau.shape)} for x of shape {tuple(x.shape)}."
         )
     return tau.to(device=x.device, dtype=dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def path_of(velocity: Velocity) -> Path | None:
+    """Returns the path that a velocity network declares by its attribute ``path``, or None."""
+    path = getattr(velocity, "path", None)
+    return path if isinstance(path, Path) else None

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from lightly_prg.flow.autocast import own_autocast
 from lightly_prg.flow.coupled_steps import CoupledSteps, Evaluation
+from lightly_prg.flow.solver import check_unchanged, with_versions
 
 
 @dataclass(eq=False)
@@ -35,6 +36,7 @@ class DifferentiableSolve:
         repeated: The same function for the backward pass.
         recomputed: As ``repeated``, but keeps no activations: it evaluates once more when it is differentiated.
         parameters: What the velocity is differentiated for, beside the state.
+        network: Whose parameters they are.
     """
 
     steps: CoupledSteps
@@ -43,14 +45,15 @@ class DifferentiableSolve:
     repeated: Evaluation
     recomputed: Evaluation
     parameters: tuple[nn.Parameter, ...]
+    network: nn.Module
     precision: Callable[[], AbstractContextManager[None]] = field(init=False, default=nullcontext)
     random_states: list[_RandomState] = field(init=False, default_factory=list)
-    versions: tuple[int, ...] = field(init=False, default=())
+    before: list[tuple[Tensor, int]] = field(init=False, default_factory=list)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns ``y`` at the grid points kept, (len(kept), B, ...), and the last ``z``; both start at ``x``."""
         self.precision = own_autocast(x.device.type)
-        self.versions = tuple(parameter._version for parameter in self.parameters)
+        self.before = with_versions(self.network.parameters())
         states, last = _Reconstructing.apply(self, x, *self.parameters)
         return states, last
 
@@ -78,14 +81,10 @@ class DifferentiableSolve:
             of_z: Gradient of the last ``z``, (B, ...).
 
         Raises:
-            RuntimeError: If a parameter is not what it was.
+            RuntimeError: If a parameter is not what it was (``check_unchanged``).
             FloatingPointError: If the states found on the way back are not those of the forward pass.
         """
-        if self.versions != tuple(parameter._version for parameter in self.parameters):
-            raise RuntimeError(
-                "A parameter of the velocity was changed in place between the solve and its backward pass, which "
-                "needs the values of the solve."
-            )
+        check_unchanged(self.before, self.network.parameters())
         coupling = self.steps.coupling
         of_y = torch.zeros_like(of_z)
         totals: list[Tensor | None] = [None] * len(self.parameters)

@@ -91,6 +91,7 @@ def solve_coupled(
             repeated=CheckedVelocity(network, "full"),
             recomputed=CheckedVelocity(network, "checkpoint"),
             parameters=tuple(p for p in network.parameters() if p.requires_grad),
+            network=network,
         )
         states, z = solve(x)
     else:

@@ -7,10 +7,11 @@ The solvers are torchdiffeq's, on a grid of our own that contains every position
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from lightly_prg.flow.autocast import own_autocast
 from lightly_prg.flow.coupled_steps import REVERSIBLE_SOLVERS
-from lightly_prg.flow.paths import Path, Velocity
+from lightly_prg.flow.paths import Path, Velocity, path_of
+from lightly_prg.flow.prediction import check_prediction
 
 # torchdiffeq's two Adams methods are left out: their coefficients hold for equal steps only. Where
 # the step changes, as it does around a knot, explicit_adams diverges and implicit_adams falls to
@@ -105,8 +107,9 @@ def time_grid(start: float, knots: Sequence[float], steps: int, *, grid: str = "
     """
     if grid not in GRIDS:
         raise ValueError(f"Unknown grid {grid!r}: use one of {', '.join(GRIDS)}.")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    given: object = steps
+    if not isinstance(given, Integral) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps}.")
     points = [float(start), *(float(knot) for knot in knots)]
     if len(points) == 1 or not all(map(math.isfinite, points)) or not _strictly_monotone(points):
         raise ValueError(
@@ -265,12 +268,6 @@ def positions_as(tau: Tensor, x: Tensor) -> Tensor:
     return t
 
 
-def path_of(velocity: Velocity) -> Path | None:
-    """Returns the path that a velocity network declares by its attribute ``path``, or None."""
-    path = getattr(velocity, "path", None)
-    return path if isinstance(path, Path) else None
-
-
 def data_end(velocity: Velocity) -> float:
     """Returns where the path of a velocity network begins: its ``tau_min``, or 0 where it declares none."""
     path = path_of(velocity)
@@ -286,28 +283,53 @@ def noise_end(velocity: Velocity) -> float:
 def checkpointed(evaluation: Callable[..., Tensor], network: object, *inputs: Any) -> Tensor:
     """Evaluates a network keeping nothing for the backward pass, which evaluates it again.
 
-    Batch normalisations count the first evaluation alone, so that training is the same as with everything kept.
+    Batch normalisations count the first evaluation alone, so that training is the same as with everything kept. The
+    backward pass raises a RuntimeError if the parameters are no longer those of the evaluation (``check_unchanged``).
 
     Args:
         evaluation: What is called, with the inputs.
         network: What it evaluates.
         inputs: Its inputs.
     """
-    found = network.modules() if isinstance(network, nn.Module) else ()
-    norms = [norm for norm in found if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    module = network if isinstance(network, nn.Module) else nn.Module()
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.training]
+    before = with_versions(module.parameters())
 
     @contextmanager
-    def uncounted() -> Iterator[None]:
+    def again() -> Iterator[None]:
+        check_unchanged(before, module.parameters())
         statistics = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
         try:
             yield
         finally:
-            for buffer, before in statistics:
-                buffer.copy_(before)
+            for buffer, value in statistics:
+                buffer.copy_(value)
 
-    options: dict[str, Any] = {"context_fn": lambda: (nullcontext(), uncounted())} if norms else {}
-    value: Tensor = checkpoint(evaluation, *inputs, use_reentrant=False, **options)
+    value: Tensor = checkpoint(evaluation, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
     return value
+
+
+def with_versions(parameters: Iterable[Tensor]) -> list[tuple[Tensor, int]]:
+    """Parameters and how often each was changed in place; what inference mode made does not count."""
+    return [(parameter, 0 if parameter.is_inference() else parameter._version) for parameter in parameters]
+
+
+def check_unchanged(before: Sequence[tuple[Tensor, int]], now: Iterable[Tensor]) -> None:
+    """Refuses to evaluate a network again for its gradient with other parameters than those of the solve.
+
+    Args:
+        before: Of ``with_versions`` at the solve.
+        now: The parameters in the backward pass.
+
+    Raises:
+        RuntimeError: If one was changed in place or exchanged.
+    """
+    same = [(id(parameter), version) for parameter, version in before]
+    if same != [(id(parameter), version) for parameter, version in with_versions(now)]:
+        raise RuntimeError(
+            "A parameter of the velocity was changed in place, or exchanged for another, between the solve and its "
+            "backward pass, which evaluates the network again: gradient='full' keeps what it needs."
+        )
 
 
 class CheckedVelocity:
@@ -322,6 +344,7 @@ class CheckedVelocity:
         self.gradient = gradient
         self.tau: Tensor | None = None
         self.parameters: tuple[nn.Parameter, ...] = ()
+        self.before = with_versions(velocity.parameters()) if isinstance(velocity, nn.Module) else []
         if gradient == "adjoint":
             if not isinstance(velocity, nn.Module):
                 raise ValueError(
@@ -335,17 +358,16 @@ class CheckedVelocity:
         self.tau = tau
         differentiating = torch.is_grad_enabled()
         # The adjoint method solves forward without gradients: with them, this is its way back.
-        if not (self.gradient == "adjoint" and differentiating):
+        if self.gradient == "adjoint" and differentiating:
+            check_unchanged(self.before, self.network.parameters())  # type: ignore[attr-defined]
+        else:
             for counter in self.counters:
                 counter.evaluations += 1
         if self.gradient == "checkpoint" and differentiating:
             value = checkpointed(self.network, self.network, tau, x)
         else:
             value = self.network(tau, x)
-        if value.shape != x.shape:
-            raise ValueError(
-                f"The velocity network must return the shape of its input {tuple(x.shape)}, got {tuple(value.shape)}."
-            )
+        check_prediction(value, x)
         return value.to(x.dtype)
 
     def last_tau(self) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow.likelihood import Likelihood, log_likelihood
+from lightly_prg.module_state import in_evaluation_mode
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,7 @@ def dequantise(images: Tensor, *, grey_levels: int = 256, generator: torch.Gener
     return (levels + torch.stack(noise) - 0.5) / (grey_levels - 1)
 
 
+@in_evaluation_mode
 def bits_per_dim(
     encoder: PRGEncoder,
     images: Tensor,

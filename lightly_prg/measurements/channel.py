@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, decode, encode
+from lightly_prg.module_state import in_evaluation_mode
 
 SIGMAS = (0.0, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6)
 
@@ -41,6 +42,7 @@ class ChannelCurve:
     nfe: float
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def channel_curve(
     encoder: PRGEncoder,
@@ -81,7 +83,7 @@ def channel_curve(
         generator: Where the noise is drawn from, on the CPU; the same noise for every sigma.
 
     Raises:
-        ValueError: If there is no image, or a sigma is negative.
+        ValueError: If there is no image, they are not floats, or a sigma is negative.
     """
     if len(images) == 0 or not all(0 <= sigma < math.inf for sigma in sigmas) or batch_size < 1:
         raise ValueError(f"Images, a batch size and sigmas of at least 0 are needed, got {len(images)} and {sigmas}.")
@@ -89,7 +91,7 @@ def channel_curve(
     path, counted = encoder.path, CountedVelocity(encoder.velocity, encoder.path)
     errors, evaluations = [], 0.0
     for part, eps in zip(torch.split(images, batch_size), torch.split(noise, batch_size), strict=True):
-        x = encoder.normalize(part.to(encoder.mean.device).float())
+        x = encoder.normalize(part.to(encoder.mean.device))
         counted.evaluations = 0
         z = encode(counted, x, tau_start=path.tau_min, tau_end=path.tau_max, steps=steps, solver=solver)
         evaluations += counted.evaluations * len(part)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightly_prg.flow import Path, Velocity, couple
+from lightly_prg.module_state import in_evaluation_mode
 from lightly_prg.randomness import generator_for
 
 _QUADRATURE = 16
@@ -38,6 +39,7 @@ class LossByTau:
     draws: int
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def loss_by_tau(
     velocity: Velocity,
@@ -67,12 +69,14 @@ def loss_by_tau(
         seed: Of noise and positions.
 
     Raises:
-        ValueError: If there is no image, or a number is below 1.
+        ValueError: If there is no image, they are not floats, or a number is below 1.
     """
     if len(x) == 0 or min(bins, draws, batch_size) < 1:
         raise ValueError(
             f"At least one image, bin, draw and batch are needed, got {len(x)}, {bins}, {draws}, {batch_size}."
         )
+    if not x.is_floating_point():
+        raise ValueError(f"x holds {x.dtype}; images as the network sees them are floats, about [-1, 1].")
     edges = _edges(path, bins)
     losses = torch.zeros(len(x), bins, dtype=torch.float64)
     for start in range(0, len(x), batch_size):

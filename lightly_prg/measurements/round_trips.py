@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, decode, encode
+from lightly_prg.module_state import in_evaluation_mode
 
 _EVALUATIONS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
 BUDGETS = (8, 16, 32, 64)
@@ -38,6 +39,7 @@ class RoundTripPoint:
     rmse: float | None
 
 
+@in_evaluation_mode
 @torch.no_grad()
 def round_trip_curve(
     encoder: PRGEncoder,

@@ -81,12 +81,11 @@ class Auxiliary(nn.Module):
     def make_views(
         self, images: Tensor, *, generator: torch.Generator, global_batch: int | None, first: int
     ) -> list[Tensor]:
-        """The two strong views in [-1, 1], or none where the loss needs none."""
+        """The two strong views in [0, 1], or none where the loss needs none."""
         if not self.reads_views:
             return []
         options = self.settings.views.model_dump()
-        views = simclr_views(images, generator=generator, global_batch=global_batch, first=first, **options)
-        return [view.mul_(2).sub_(1) for view in views]
+        return simclr_views(images, generator=generator, global_batch=global_batch, first=first, **options)
 
     def compare_views(
         self, velocity: nn.Module, averaged: nn.Module, views: Sequence[Tensor], position: int, share: tuple[int, slice]

@@ -121,10 +121,13 @@ class Method(LightningModule):
         self.log("train_loss", loss.detach(), prog_bar=True, batch_size=len(views[0]))
         if not self.online_probe:
             return loss
+        targets: Any = batch[1] if len(batch) > 1 else None
+        if not isinstance(targets, Tensor) or targets.shape != views[0].shape[:1]:
+            raise ValueError("The online probe needs the class of every image: batches of (views, targets, ...).")
         # In evaluation mode, so that the network's batch statistics and dropout do not know of it.
         with torch.no_grad(), evaluating(self):
             features = self(views[0])
-        probe_loss, logs = self.online_classifier.training_step((features, batch[1]), batch_idx)
+        probe_loss, logs = self.online_classifier.training_step((features, targets), batch_idx)
         self.log_dict(logs, sync_dist=True, batch_size=len(views[0]))
         total: Tensor = loss + probe_loss
         return total

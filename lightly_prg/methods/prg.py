@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightly_prg.errors import UserError
 from lightly_prg.features import PRGEncoder, extract_features
 from lightly_prg.flow import FlowMatchingLoss, LinearPath, Path, path_from_name
-from lightly_prg.flow.solver import path_of
+from lightly_prg.flow.paths import path_of
 from lightly_prg.methods.auxiliary import Auxiliary
 from lightly_prg.methods.block_reading import ReadVelocity
 from lightly_prg.methods.method import Method, as_views
@@ -28,7 +28,7 @@ from lightly_prg.recipe import (
     TrainRecipe,
     UNetRecipe,
 )
-from lightly_prg.transforms import PRGTransform, augment_batch, normalize_batch
+from lightly_prg.transforms import PRGTransform, augment_batch, to_unit_range
 
 # Lightly's benchmark scripts look for a module-level transform beside the class.
 transform = PRGTransform(input_size=32)
@@ -157,8 +157,10 @@ class PRG(Method):
         The auxiliary loss adds its two strong views, where it compares views.
         """
         place: dict[str, Any] = {"generator": generator, "global_batch": global_batch, "first": first}
-        flow = normalize_batch(augment_batch(images, **place, **self.augment.model_dump()))
-        return [flow] if self.auxiliary is None else [flow, *self.auxiliary.make_views(images, **place)]
+        views = [to_unit_range(augment_batch(images, **place, **self.augment.model_dump()))]
+        if self.auxiliary is not None:
+            views += self.auxiliary.make_views(images, **place)
+        return [self._normalised(view) for view in views]
 
     def loss(self, views: Sequence[Tensor], position: int) -> Tensor:
         """The flow-matching loss of the first view, and the auxiliary loss where there is one."""
@@ -193,9 +195,17 @@ class PRG(Method):
         parts.append(settings.weight * second)
         return torch.stack(parts).sum()
 
+    def _normalised(self, images: Tensor) -> Tensor:
+        """[0, 1] to the range that the network sees, in place."""
+        mean, std = self._moments(images)
+        return images.sub_(mean).div_(std)
+
     def _unnormalised(self, x: Tensor) -> Tensor:
-        mean, std = (x.new_tensor(value).reshape(-1, 1, 1) for value in (self.mean, self.std))
+        mean, std = self._moments(x)
         return x * std + mean
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.new_tensor(self.mean).reshape(-1, 1, 1), x.new_tensor(self.std).reshape(-1, 1, 1)
 
     def _note(self, name: str, value: Tensor, batch: int) -> None:
         if self._trainer is not None:
@@ -232,7 +242,7 @@ class PRG(Method):
 
     def held_out_loss(self, images: Tensor, position: int) -> Tensor:
         """The loss of the averaged weights on bytes, with the same noise every time."""
-        return self._averaged_loss(normalize_batch(images), position)
+        return self._averaged_loss(self._normalised(to_unit_range(images)), position)
 
     def _averaged_loss(self, x: Tensor, position: int) -> Tensor:
         generator = generator_for(self.seed, "validation", position, device=x.device)

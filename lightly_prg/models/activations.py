@@ -6,6 +6,7 @@ A module that runs several times is read the first time, by whatever reads it: s
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -62,10 +63,14 @@ def hooked_outputs(
 def keep_first(block: str, seen: dict[str, Tensor]) -> Callable[[nn.Module, Any, Any], None]:
     """A forward hook that keeps what a module gives in its first run, as ``seen[block]``: of several tensors the first.
 
-    It keeps a copy, since a layer behind it may work in place, as ``ReLU(inplace=True)`` does.
+    It keeps a copy, since a layer behind it may work in place, as ``ReLU(inplace=True)`` does. What other threads run
+    through the module meanwhile is theirs.
     """
+    reader = threading.get_ident()
 
     def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() != reader:
+            return
         while isinstance(output, tuple | list) and output:
             output = output[0]
         if isinstance(output, Tensor) and block not in seen:

@@ -100,7 +100,9 @@ class DiT(VelocityNetwork):
         self.tau_embedding = TauEmbedding(SINUSOIDS, width, tau_scale=tau_scale)
         self.patch_embed = PatchEmbed(image_size, patch_size, in_channels, width)
         self.positions: Tensor
-        self.register_buffer("positions", build_sincos2d_pos_embed(list(self.grid), dim=width), persistent=False)
+        self.register_buffer("positions", _positions(self.grid, width), persistent=False)
+        # Made on the meta device, they would hold anything.
+        self.register_load_state_dict_post_hook(_refill_positions)  # type: ignore[no-untyped-call]
         self.blocks = nn.ModuleList(DiTBlock(width, heads=heads, mlp_ratio=mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(width, 2 * width)
@@ -137,3 +139,13 @@ class DiT(VelocityNetwork):
         """Lays tokens (B, N, c) out as (B, c, h, w): a view, nothing is copied."""
         batch, _, width = tokens.shape
         return tokens.transpose(1, 2).reshape(batch, width, *self.grid)
+
+
+def _positions(grid: tuple[int, int], width: int) -> Tensor:
+    positions: Tensor = build_sincos2d_pos_embed(list(grid), dim=width)
+    return positions
+
+
+def _refill_positions(network: nn.Module, _keys: object) -> None:
+    assert isinstance(network, DiT)
+    network.positions.copy_(_positions(network.grid, network.positions.shape[-1]))

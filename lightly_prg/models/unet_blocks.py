@@ -39,7 +39,7 @@ class ConditionedGroupNorm(nn.GroupNorm):
         batch, channels = x.shape[:2]
         scale, shift = scale_shift.chunk(2, dim=1)
         factor = 1 + scale
-        if not x.is_contiguous():  # channels_last: folding would copy the activation
+        if not x.is_contiguous() or batch == 0:  # channels_last: folding would copy the activation
             h = self._normalise(x, self.num_groups, self.weight, self.bias)
             factor, shift = factor[:, :, None, None], shift[:, :, None, None]
             return torch.addcmul(shift.to(h.dtype), h, factor.to(h.dtype))

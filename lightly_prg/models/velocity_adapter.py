@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -205,8 +206,10 @@ def _tensor_of(output: Any) -> Tensor:
 
 
 def _stop_once(found: dict[str, Tensor], wanted: set[str]) -> Callable[[nn.Module, object, object], None]:
+    reader = threading.get_ident()
+
     def hook(_module: nn.Module, _inputs: object, _output: object) -> None:
-        if wanted <= found.keys():
+        if wanted <= found.keys() and threading.get_ident() == reader:
             raise _Enough
 
     return hook

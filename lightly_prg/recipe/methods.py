@@ -107,7 +107,7 @@ class PRGRecipe(Section):
 
 
 class ResNetRecipe(Section):
-    """Lightly's ResNet for small images; see ``lightly_prg.models.ResNet``.
+    """Lightly's ResNet for small images; see ``lightly_prg.models.resnet.ResNet``.
 
     Attributes:
         name: ``resnet``.
@@ -123,7 +123,7 @@ class ResNetRecipe(Section):
 
 
 class ViTRecipe(Section):
-    """A plain vision transformer with fixed sine-cosine positions; see ``lightly_prg.models.ViT``.
+    """A plain vision transformer with fixed sine-cosine positions; see ``lightly_prg.models.vit.ViT``.
 
     Attributes:
         name: ``vit``.

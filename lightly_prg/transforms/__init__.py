@@ -9,6 +9,8 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms import v2 as T
 
+from lightly_prg.transforms.eight_bits import to_uint8
+
 HALF_NORMALIZE = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
 """Maps [0, 1] to [-1, 1], the range in which the generator sees images."""
 
@@ -66,7 +68,7 @@ class PRGTransform:
         transforms: list[Any] = [
             T.ToImage(),
             # Resizing floats overshoots their range; eight bits are clamped.
-            T.ToDtype(torch.uint8, scale=True),
+            T.Lambda(to_uint8),
             T.Resize(input_size, interpolation=T.InterpolationMode.BICUBIC, antialias=True),
             T.CenterCrop(input_size),
         ]
@@ -91,7 +93,8 @@ class PRGTransform:
             The transformed image.
 
         Raises:
-            ValueError: If the image has another number of channels than normalize has values.
+            ValueError: If the image has another number of channels than normalize has values, or is a tensor that is
+                neither of bytes nor of floats in [0, 1].
 
         """
         view: Tensor = self.transform(image)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from lightly_prg.data import decoding
 from lightly_prg.data.decoding import read_image, read_images
-from lightly_prg.data.images import fit_image, fit_tensor, to_uint8
+from lightly_prg.data.images import fit_image, fit_tensor
 from lightly_prg.errors import UserError
+from lightly_prg.transforms.eight_bits import to_uint8
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
