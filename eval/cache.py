@@ -33,17 +33,22 @@ _FORMAT = 1
 _CHUNK_BYTES = 1 << 26
 
 
-def encoder_sha256(encoder: nn.Module) -> str:
+def encoder_sha256(encoder: nn.Module, *, inside: tuple[int, ...] = ()) -> str:
     """Hash of an encoder: the classes, weights, buffers and settings of all its modules.
 
     Settings are the public attributes and, where the encoder has it, ``configuration()``; of functions their code and
     what it uses: defaults, closures and global variables. Two encoders that differ in anything else need a
     ``cache_key`` of their own.
+
+    Args:
+        encoder: Any module.
+        inside: Addresses of what is described already, and holds the encoder.
     """
     encoder = getattr(encoder, "_orig_mod", encoder)  # what torch.compile wraps
     digest = hashlib.sha256()
+    inside = (*inside, *map(id, encoder.modules()))  # which may hold methods of each other
     for name, module in encoder.named_modules():
-        digest.update(f"{name}: {_qualified(type(module))} {_settings(module)}\n".encode())
+        digest.update(f"{name}: {_qualified(type(module))} {_settings(module, inside)}\n".encode())
     tensors: Iterator[tuple[str, Tensor]] = chain(encoder.named_parameters(), encoder.named_buffers())
     for name, tensor in tensors:
         digest.update(f"{name}: {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -63,10 +68,10 @@ def _qualified(thing: Any) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def _settings(module: nn.Module) -> dict[str, str]:
+def _settings(module: nn.Module, inside: tuple[int, ...]) -> dict[str, str]:
     inherited = vars(nn.Module())
     public = (item for item in vars(module).items() if item[0] not in inherited)
-    return {name: _describe(value) for name, value in sorted(public) if not name.startswith("_")}
+    return {name: _describe(value, inside) for name, value in sorted(public) if not name.startswith("_")}
 
 
 def _describe(value: Any, inside: tuple[int, ...] = ()) -> str:
@@ -79,7 +84,7 @@ def _describe(value: Any, inside: tuple[int, ...] = ()) -> str:
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     if isinstance(value, nn.Module):
-        return encoder_sha256(value)
+        return encoder_sha256(value, inside=inside)
     if isinstance(value, dict):
         return repr({_describe(key, inside): _describe(item, inside) for key, item in value.items()})
     if isinstance(value, list | tuple):

@@ -21,7 +21,8 @@ def expected_calibration_error(confidence: npt.ArrayLike, correct: npt.ArrayLike
         bins: Of equal width on [0, 1]; a confidence on a border belongs to the bin below.
 
     Returns:
-        Percent, 0 for perfect calibration.
+        Percent. It is biased upward for few samples: of a perfectly calibrated classifier about 11 for 100 samples, 3.5
+        for 1,000 and 1 for 10,000 with 15 bins; compare equal numbers.
 
     Raises:
         ValueError: If there is no sample, the lengths differ, or a confidence lies outside [0, 1].

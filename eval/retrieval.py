@@ -16,6 +16,7 @@ from lightly_prg.eval.embeddings import Embeddings, check_same_encoder, overall_
 from lightly_prg.eval.label_checks import count_classes
 from lightly_prg.eval.neighbours import unit_rows
 from lightly_prg.full_precision import full_float32
+from lightly_prg.randomness import generator_for
 
 RANKS = (1, 5, 10)
 _CHUNK_ELEMENTS = 1 << 24  # of a block of similarities
@@ -28,7 +29,7 @@ class RetrievalResult:
     Attributes:
         mean_average_precision: Percent; the mean over queries of the precision at each image of the class, over the
             whole ranking. Queries whose class the bank lacks count as 0.
-        chance: What a random order gives, up to terms of 1 / N.
+        chance: What a bank in random order gives on average.
         recall_at: Percent of the queries of which one of the first k images has the class, by k.
         num_train: Images of the bank.
         num_test: Queries.
@@ -80,6 +81,8 @@ def evaluate_retrieval(
     speed = overall_speed((bank, query))
     bank, query = bank.labelled(), query.labelled()
     num_classes = count_classes(bank, None, query, num_classes, evaluator="retrieval")
+    # Of equal similarities the lower row comes first, and folders are sorted by class.
+    bank = bank.select(torch.randperm(len(bank), generator=generator_for(0, "retrieval")).numpy())
     place = resolve_device(device)
     exact = float64_device(place)
     start = time.perf_counter()
@@ -91,16 +94,15 @@ def evaluate_retrieval(
     with full_float32():
         for first in range(0, len(query), size):
             queries = unit_rows(query.features[first : first + size]).to(place)
-            # Of equal similarities the lower row comes first, as in k-NN.
             order = (queries @ rows.T).argsort(dim=1, descending=True, stable=True)
             relevant = (labels[order] == truth[first : first + size, None]).to(exact)
             precisions.append(average_precision(relevant))
             found.append(torch.stack([relevant[:, :k].any(dim=1) for k in used], dim=1))
-    share = torch.bincount(labels.to(exact), minlength=num_classes).double() / len(bank)
+    chances = _chances(torch.bincount(labels.to(exact), minlength=num_classes).double(), len(bank))
     recall = torch.cat(found).double().mean(dim=0)
     return RetrievalResult(
         mean_average_precision=100.0 * float(torch.cat(precisions).mean()),
-        chance=100.0 * float(share[truth.to(exact)].mean()),
+        chance=100.0 * float(chances[truth.to(exact)].mean()),
         recall_at={k: 100.0 * float(value) for k, value in zip(used, recall, strict=True)},
         num_train=len(bank),
         num_test=len(query),
@@ -111,6 +113,16 @@ def evaluate_retrieval(
         images_per_second=speed,
         options={"ks": sorted(set(ks))},
     )
+
+
+def _chances(relevant: Tensor, size: int) -> Tensor:
+    """The expected average precision of a bank in random order, for so many relevant images of each class.
+
+    ``(H_N + (R - 1) / (N - 1) (N - H_N)) / N`` with the harmonic number ``H_N``; 0 where nothing is relevant.
+    """
+    harmonic = float((1.0 / torch.arange(1, size + 1, dtype=torch.float64)).sum())
+    expected = (harmonic + (relevant - 1) / max(size - 1, 1) * (size - harmonic)) / size
+    return torch.where(relevant > 0, expected, 0.0)
 
 
 def average_precision(relevant: Tensor) -> Tensor:

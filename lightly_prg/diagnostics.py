@@ -37,15 +37,25 @@ def sample(
     solver: str = "heun2",
     generator: torch.Generator | None = None,
     batch_size: int = 64,
+    clip: bool = True,
 ) -> Tensor:
     """Generates images by integrating from noise to data.
 
+    Args:
+        encoder: Its network and path are used, not its feature.
+        count: How many.
+        steps: Of the solver.
+        solver: A solver of ``lightly_prg.flow.SOLVERS``.
+        generator: Where the noise is drawn from, on the CPU.
+        batch_size: Images at once.
+        clip: To [0, 1]; False for what is no image, such as the latents of an autoencoder.
+
     Returns:
-        ``(count, C, H, W)`` in [0, 1], on the CPU.
+        ``(count, C, H, W)``, on the CPU.
     """
     assert encoder.input_shape is not None
     # Drawn on the CPU whatever the device, so that a seed means the same pictures everywhere.
-    noise = torch.randn(count, *encoder.input_shape, generator=generator)
+    noise = encoder.path.noise_std * torch.randn(count, *encoder.input_shape, generator=generator)
     images = []
     velocity = CountedVelocity(encoder.velocity, encoder.path)
     for part in torch.split(noise, batch_size):
@@ -57,7 +67,7 @@ def sample(
             steps=steps,
             solver=solver,
         )
-        images.append(encoder.denormalize(x).cpu())
+        images.append(encoder.denormalize(x, clip=clip).cpu())
     return torch.cat(images)
 
 

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.data import DataLoader
 from torchvision.datasets import VisionDataset
 
 from lightly_prg import (
@@ -69,7 +70,7 @@ def unet(**options: Any) -> UNet:
 
 def training_step_of(model: PRG, batch: Any) -> None:
     trainer = pl.Trainer(max_steps=1, accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
-    trainer.fit(model, [batch])
+    trainer.fit(model, DataLoader(batch, batch_size=len(batch)))
 
 
 STATE = FeatureSpec(source="state", tau=1.0, pool="flatten")

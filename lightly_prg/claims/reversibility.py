@@ -31,7 +31,6 @@ from lightly_prg.features.rereading import reread
 from lightly_prg.full_precision import full_precision
 from lightly_prg.measurements.round_trips import round_trip_curve
 from lightly_prg.measurements.sample_distance import generated_images
-from lightly_prg.measurements.states import chosen_images, images_of
 from lightly_prg.recipe import Recipe
 
 GREY_LEVELS = 255
@@ -61,7 +60,7 @@ def measure(part: Part, cell: Mapping[str, Any], options: Reversibility) -> dict
         result["finetuned"] = trained
         name = f"samples-{part.data}-seed{part.seed}-beta{cell['beta']:g}"
         compare_samples(evaluation.prg, encoder, seed=part.seed, figures=part.figures / name)
-    images = images_of(chosen_images(evaluation, "test", options.images)).float() / 255
+    images = evaluation.some_images("test", options.images).pixels().float() / 255
     with full_precision(evaluation.target):
         curves = {solver: round_trip_curve(encoder, images, solver) for solver in _SOLVERS}
         error = round_trip_error(encoder, images)
@@ -84,7 +83,7 @@ def _distance(part: Part, generator: PRGEncoder, count: int) -> dict[str, float 
     def features(images: ImageSet) -> Any:
         return embed(judge, images, **options).features
 
-    real = {split: chosen_images(evaluation, split, count) for split in ("train", "test")}
+    real = {split: evaluation.some_images(split, count) for split in ("train", "test")}
     for split, images in real.items():
         if len(images) < count:  # the distance grows as images get few: that of real ones and of samples need as many
             raise UserError(

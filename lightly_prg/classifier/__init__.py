@@ -24,6 +24,7 @@ from lightly_prg.eval import (
     result_to_dict,
 )
 from lightly_prg.eval.corruptions import check_size
+from lightly_prg.eval.embed import in_unit_range
 from lightly_prg.evaluation import EncoderName, Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.features.network_encoder import NetworkEncoder
@@ -108,8 +109,7 @@ def finetune_run(
         told_apart = ("mode", "blocks", "epochs", "beta", "feature", "ode")
         content["options"] |= {key: content[key] for key in told_apart if key in content}
         if keeps_flow:
-            judged = evaluation.images(split)
-            shown = torch.stack([judged[index][0] for index in range(min(IMAGES, len(judged)))]).float() / 255
+            shown = in_unit_range(evaluation.some_images(split, IMAGES).pixels())
             content["round_trip_before"] = round_trip_error(original, shown)
             content["round_trip_after"] = round_trip_error(trained.to(evaluation.target), shown)
         own = settings == source.recipe.eval.finetune and encoder == "run"
@@ -189,7 +189,7 @@ def finetune_encoder(
             labels=settings.amount,
             horizontal_flip=evaluation.run.recipe.mirrors,
             num_classes=evaluation.splits.train.num_classes,
-            extra_loss=kept_flow_matching(settings.beta, encoder=encoder, seed=seed),
+            extra_loss=kept_flow_matching(settings.beta, encoder=encoder, recipe=evaluation.run.recipe),
             seed=seed,
             device=str(evaluation.target),
             precision=evaluation.precision,
@@ -298,12 +298,14 @@ def robustness(
         The result as it was written, and the figures.
 
     Raises:
-        UserError: If other images than those of the test set are to stand beside official files.
+        UserError: If other images than those of the test set are to stand beside official files, or those that were
+            trained on are to be judged.
     """
     from lightly_prg.eval.plot_robustness import plot_corruptions, plot_robustness
 
     if split is None:
         split = evaluation.run.recipe.eval.split if folder is None else "test"
+    split = evaluation.unfitted_split(split, "The classifier was fitted to")
     if folder is not None and split != "test":
         raise UserError(f"The files of {folder} are corrupted test images, beside which {split} images say nothing.")
     images = evaluation.images(split)

@@ -120,6 +120,10 @@ class ImageSet(Dataset[tuple[Tensor, int, str]]):
         names = [self.names[index] for index in rows.tolist()]
         return self._source.read(self._rows[rows]), self.labels[rows], names
 
+    def pixels(self) -> Tensor:
+        """All images, ``(N, C, H, W)`` uint8."""
+        return self.__getitems__(range(len(self)))[0]
+
     def subset(self, indices: Sequence[int] | Tensor) -> ImageSet:
         """Returns the images of ``indices``, in their order, sharing the memory of the pixels.
 

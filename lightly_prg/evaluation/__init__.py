@@ -31,6 +31,7 @@ from lightly_prg.eval import (
     write_report,
 )
 from lightly_prg.eval.device import resolve_device
+from lightly_prg.eval.embed import in_unit_range
 from lightly_prg.eval.result_files import choice_remark
 from lightly_prg.features import PRGEncoder
 from lightly_prg.features.network_encoder import NetworkEncoder
@@ -195,6 +196,32 @@ class Evaluation:
             raise UserError(f"The {split} split of this run is empty; choose another with --split.")
         return images
 
+    def some_images(self, split: str, count: int) -> ImageSet:
+        """At most ``count`` images of a split, drawn by the run's seed: folders are sorted by class.
+
+        Raises:
+            UserError: As ``images``.
+        """
+        images = self.images(split)
+        generator = generator_for(self.run.recipe.seed, "measured images", split)
+        return images.subset(torch.randperm(len(images), generator=generator)[:count].sort().values)
+
+    def unfitted_split(self, split: str | None, what: str) -> str:
+        """The split that is judged; default the recipe's.
+
+        Args:
+            split: As it was given.
+            what: What is fitted to the training images, for the message.
+
+        Raises:
+            UserError: If it is that of the training images, or there is no such split.
+        """
+        split = split if split is not None else self.run.recipe.eval.split
+        if split == "train":
+            raise UserError(f"{what} the training images: take validation or test to judge it.")
+        self.images(split)
+        return split
+
     def embeddings(self, name: EncoderName, split: str) -> Embeddings:
         """The embeddings of a split, from the cache where they are known."""
         images = self.images(split)
@@ -335,10 +362,7 @@ class Evaluation:
         return self.run.recipe.eval.split
 
     def _unfitted(self, split: str | None) -> str:
-        split = self._labelled(split)
-        if split == "train":
-            raise UserError("A probe is fitted to the training images: take validation or test to judge it.")
-        return split
+        return self._labelled(self.unfitted_split(split, "A probe is fitted to"))
 
     def _labelled(self, split: str | None) -> str:
         split = split if split is not None else self.run.recipe.eval.split
@@ -400,14 +424,14 @@ class Evaluation:
         What was measured of other solvers before, on the same images, stays beside it.
         """
         split = split if split is not None else self.run.recipe.eval.split
-        images = self.images(split)
-        batch = torch.stack([images[index][0] for index in range(min(count, len(images)))]).float() / 255
+        batch = in_unit_range(self.some_images(split, count).pixels())
         with full_precision(self.target):
             measured = {solver: round_trip_curve(self.prg, batch, solver) for solver in solvers}
         made_of = {
             "encoder": "run",
             "split": split,
             "images": len(batch),
+            "drawn": True,
             "recipe_sha256": self.description["recipe_sha256"],
             "weights_crc32": self.run.weights_crc32,
         }

@@ -198,9 +198,10 @@ class PRGEncoder(nn.Module):
             raise ValueError(f"The encoder takes float images in [0, 1]; got {images.dtype}. Divide bytes by 255.")
         return (images.to(torch.promote_types(self.mean.dtype, torch.float32)) - self.mean) / self.std
 
-    def denormalize(self, x: Tensor) -> Tensor:
-        """The network's own range to [0, 1], clipped."""
-        return (x * self.std + self.mean).clamp(0.0, 1.0)
+    def denormalize(self, x: Tensor, *, clip: bool = True) -> Tensor:
+        """The network's own range to that of images, clipped to [0, 1] if not said otherwise."""
+        images = x * self.std + self.mean
+        return images.clamp(0.0, 1.0) if clip else images
 
     @property
     def network(self) -> nn.Module:

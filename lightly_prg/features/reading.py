@@ -14,7 +14,8 @@ from lightly_prg.features import PRGEncoder
 from lightly_prg.features.network_encoder import NetworkEncoder
 from lightly_prg.flow import CountedVelocity, Path, Velocity
 from lightly_prg.models import VelocityNetwork
-from lightly_prg.models.activations import hooked_outputs, names_activations, without_compiler
+from lightly_prg.models.activations import called_plainly, hooked_outputs, names_activations, without_compiler
+from lightly_prg.models.velocity_adapter import VelocityFrom
 
 T = TypeVar("T")
 
@@ -142,6 +143,10 @@ def velocity_and_blocks(
     if isinstance(velocity, VelocityNetwork):
         output, found = velocity(tau, x, tuple(blocks))
         return output, found
+    if isinstance(velocity, VelocityFrom):  # whose own way to its blocks leads no farther than the last of them
+        with called_plainly(velocity.module):
+            output, found = hooked_outputs(velocity, [f"{velocity.block_prefix}{block}" for block in blocks], tau, x)
+        return output, {name.removeprefix(velocity.block_prefix): value for name, value in found.items()}
     if names_activations(velocity):
         return velocity(tau, x), reader.activations(tau, x, tuple(blocks))
     if not isinstance(velocity, nn.Module):

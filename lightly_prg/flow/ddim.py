@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightly_prg.flow.own_steps import Ask, integrate_own
 from lightly_prg.flow.paths import Path, Velocity, path_of
-from lightly_prg.flow.solver import CountedVelocity, Trajectory
+from lightly_prg.flow.solver import Trajectory
 
 DDIM = "ddim"
 """The name of this solver for ``encode`` and ``decode``."""
@@ -70,6 +70,7 @@ def _step(path: Path, x: Tensor, value: Tensor, here: float, there: float, held:
 
 
 def _held(velocity: Velocity) -> str:
-    while isinstance(velocity, CountedVelocity):
-        velocity = velocity.velocity
+    # Through whatever counts or reads the network on the way.
+    while not hasattr(velocity, "prediction") and callable(inner := getattr(velocity, "velocity", None)):
+        velocity = inner
     return "noise" if getattr(velocity, "prediction", None) == "noise" else "v"

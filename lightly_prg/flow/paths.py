@@ -48,6 +48,11 @@ class Path(ABC):
         """Farthest position from the data."""
         return 1.0
 
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise at ``tau_max``, where generation starts."""
+        return float(self.sigma(torch.tensor(self.tau_max, dtype=torch.float64, device="cpu")))
+
     @abstractmethod
     def alpha(self, tau: Tensor) -> Tensor:
         """Weight of the data at ``tau``."""

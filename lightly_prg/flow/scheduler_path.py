@@ -62,7 +62,8 @@ class SchedulerPath(Path):
         rows = []
         for values in (squares.sqrt(), (1 - squares).sqrt()):
             slopes = values.diff()  # in units of a timestep
-            between = 2 * slopes[1:] * slopes[:-1] / (slopes[1:] + slopes[:-1])
+            total = slopes[1:] + slopes[:-1]  # 0 where levels are too near to 0 to move sigma
+            between = torch.where(total == 0, 0.0, 2 * slopes[1:] * slopes[:-1] / total.where(total != 0, 1.0))
             rows += [values, torch.cat([slopes[:1], between, slopes[-1:]])]
         tables = {(torch.device("cpu"), torch.float64): torch.stack(rows)}
         object.__setattr__(self, "_tables", tables)

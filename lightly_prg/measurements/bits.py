@@ -136,6 +136,7 @@ def bits_per_dim(
         x,
         tau_start=encoder.path.tau_min,
         tau_end=encoder.path.tau_max,
+        noise_std=encoder.path.noise_std,
         steps=steps,
         solver=solver,
         divergence=divergence,

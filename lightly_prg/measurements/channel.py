@@ -68,8 +68,9 @@ def channel_curve(
     ``H(X)`` is the same for every encoder and left out. One twelfth is the variance of the uniform noise that turns
     the density of ``q`` into a bound on G grey levels; so even a perfect decoder leaves 0.25 bits.
 
-    The reference adds the same noise to the pixels themselves, shifted and scaled as a whole to variance 1, and decodes
-    by the linear map that is best for their covariance: ``lambda sigma^2 / (lambda + sigma^2)`` in each direction.
+    The reference adds the same noise to the pixels themselves, less the mean image and scaled as a whole to a mean
+    variance of 1, and decodes by the linear map that is best for their covariance: ``lambda sigma^2 / (lambda +
+    sigma^2)`` in each direction.
 
     Args:
         encoder: Its network and path are used, not its feature.

@@ -17,7 +17,7 @@ from lightly_prg.measurements.channel import channel_curve
 from lightly_prg.measurements.gaussianity import covariance_spectrum, gaussian_floor, gaussian_statistics
 from lightly_prg.measurements.label_information import label_information
 from lightly_prg.measurements.loss_by_tau import closed_form_losses, loss_by_tau
-from lightly_prg.measurements.states import chosen_images, embedded, encoded, images_of, in_network_range, states_at
+from lightly_prg.measurements.states import embedded, encoded, in_network_range, states_at
 from lightly_prg.plotting import measurements as plots
 from lightly_prg.randomness import generator_for
 
@@ -51,13 +51,13 @@ def measure_likelihood(
         UserError: If the run has no flow, or an option does not fit.
     """
     encoder, split = evaluation.prg, _split(evaluation, split)
-    images = chosen_images(evaluation, split, max_images)
+    images = evaluation.some_images(split, max_images)
     seed = evaluation.run.recipe.seed
     with evaluation.console.task(f"likelihood of {len(images)} {split} images", 1) as update:
         try:
             result = bits_per_dim(
                 encoder,
-                images_of(images),
+                images.pixels(),
                 grey_levels=images.grey_levels,
                 steps=steps,
                 solver=solver,
@@ -103,7 +103,7 @@ def measure_loss_by_tau(
 ) -> dict[str, Any]:
     """The flow-matching loss along the path, see `loss_by_tau`; of 512 images if not said otherwise."""
     encoder, split = evaluation.prg, _split(evaluation, split)
-    images = chosen_images(evaluation, split, max_images or 512)
+    images = evaluation.some_images(split, max_images or 512)
     coupling = str(getattr(evaluation.run.recipe.method, "coupling", "independent"))
     x = in_network_range(evaluation, images)
     result = loss_by_tau(
@@ -153,7 +153,7 @@ def _of_the_covariance(evaluation: Evaluation) -> tuple[ImageSet, bool]:
     dims = train.channels * train.image_size**2
     there = min(len(train), max(_MAX_TRAIN, min(8 * dims, _MOST_NUMBERS // dims)))
     enough = there >= 2 * dims
-    return chosen_images(evaluation, "train", there if enough else _MAX_TRAIN), enough
+    return evaluation.some_images("train", there if enough else _MAX_TRAIN), enough
 
 
 def measure_gaussianity(
@@ -161,12 +161,12 @@ def measure_gaussianity(
 ) -> dict[str, Any]:
     """The noise end beside N(0, I), true samples of it, and raw pixels; of 512 images if not said otherwise."""
     _, split = evaluation.prg, _split(evaluation, split)
-    images = chosen_images(evaluation, split, max_images or 512)
+    images = evaluation.some_images(split, max_images or 512)
     if len(images) < 2:
         raise UserError(f"Gaussianity needs at least 2 images; the {split} split gives {len(images)}.")
     seed = evaluation.run.recipe.seed
-    z = encoded(evaluation, images, steps=16, solver="heun2")
-    pixels = images_of(images).double().flatten(1)
+    z = encoded(evaluation, images, steps=16, solver="heun2") / evaluation.prg.path.noise_std
+    pixels = images.pixels().double().flatten(1)
     # Shifted and scaled as a whole: what a map that learns nothing could do.
     pixels = (pixels - pixels.mean()) / pixels.std().clamp(min=1e-12)
     statistics = {
@@ -186,14 +186,14 @@ def measure_information(
 ) -> dict[str, Any]:
     """What survives noise on the code, see `channel_curve`; of 64 images if not said otherwise."""
     encoder, split = evaluation.prg, _split(evaluation, split)
-    images = chosen_images(evaluation, split, max_images or 64)
+    images = evaluation.some_images(split, max_images or 64)
     train, enough = _of_the_covariance(evaluation)
     result = channel_curve(
         encoder,
-        images_of(images).float() / 255,
+        images.pixels().float() / 255,
         grey_levels=images.grey_levels,
         batch_size=evaluation.run.recipe.eval.batch_size,
-        spectrum=covariance_spectrum(images_of(train).double().flatten(1) / 255) if enough else None,
+        spectrum=covariance_spectrum(train.pixels().double().flatten(1) / 255) if enough else None,
         generator=generator_for(evaluation.run.recipe.seed, "channel", split),
     )
     content = {**result_to_dict(result), "grey_levels": images.grey_levels}
@@ -213,8 +213,8 @@ def measure_label_information(
     Raises:
         UserError: If the run has no flow, or the images no labels.
     """
-    encoder, split = evaluation.prg, _split(evaluation, split)
-    images, train = chosen_images(evaluation, split, max_images or 1000), chosen_images(evaluation, "train", _MAX_TRAIN)
+    encoder, split = evaluation.prg, evaluation.unfitted_split(split, "The probe of label information is fitted to")
+    images, train = evaluation.some_images(split, max_images or 1000), evaluation.some_images("train", _MAX_TRAIN)
     if not (images.labelled and train.labelled):
         raise UserError(f"The images of {evaluation.run.recipe.data.name} have no labels, which a probe needs.")
     path = encoder.path

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from lightly_prg.features import PRGEncoder
 from lightly_prg.flow import CountedVelocity, decode, encode
+from lightly_prg.flow.coupled_steps import BASES
 from lightly_prg.module_state import in_evaluation_mode
 
 _EVALUATIONS = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}
+_EVALUATIONS |= {f"reversible_{base}": 2 * _EVALUATIONS[base] for base in BASES if base in _EVALUATIONS}
 BUDGETS = (8, 16, 32, 64)
 """Network evaluations of one way that the solvers of fixed steps are given."""
 TOLERANCES = (1e-2, 1e-3, 1e-4)

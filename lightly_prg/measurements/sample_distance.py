@@ -17,7 +17,6 @@ from lightly_prg.eval.frechet import frechet_distance
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.features import PRGEncoder
 from lightly_prg.files import read_json
-from lightly_prg.measurements.states import chosen_images
 from lightly_prg.randomness import generator_for
 from lightly_prg.run import Run, load
 
@@ -52,7 +51,10 @@ def measure_sample_distance(
     Raises:
         UserError: If the run has no flow, the judge takes other images, or there are fewer images than ``count``.
     """
-    generator, split = evaluation.prg, split if split is not None else evaluation.run.recipe.eval.split
+    generator, split = (
+        evaluation.prg,
+        evaluation.unfitted_split(split, "Samples and other real images are compared with"),
+    )
     if count < 2:
         raise UserError(f"count is {count}; at least 2 images are compared.")
     features = load(judge, trust=trust).to(evaluation.target)
@@ -60,7 +62,7 @@ def measure_sample_distance(
         raise UserError(
             f"{judge} takes images of shape {features.input_shape}; this run generates {generator.input_shape}."
         )
-    real = {name: chosen_images(evaluation, name, count) for name in dict.fromkeys(("train", split))}
+    real = {name: evaluation.some_images(name, count) for name in dict.fromkeys(("train", split))}
     short = [name for name, part in real.items() if len(part) < count]
     if short:
         raise UserError(f"The {short[0]} split has {len(real[short[0]])} images; {count} were asked for.")

@@ -13,30 +13,12 @@ from lightly_prg.data import ImageSet
 from lightly_prg.eval import Embeddings
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.flow import CountedVelocity, Velocity, encode
-from lightly_prg.randomness import generator_for
-
-
-def chosen_images(evaluation: Evaluation, split: str, count: int) -> ImageSet:
-    """At most ``count`` images of a split, drawn by the run's seed: folders are sorted by class.
-
-    Raises:
-        UserError: If there is no such split, or it is empty.
-    """
-    images = evaluation.images(split)
-    generator = generator_for(evaluation.run.recipe.seed, "measured images", split)
-    rows = torch.randperm(len(images), generator=generator)[:count]
-    return images.subset(rows.sort().values)
-
-
-def images_of(images: ImageSet) -> Tensor:
-    """All images of a set, ``(N, C, H, W)`` uint8."""
-    return images.__getitems__(range(len(images)))[0]
 
 
 def in_network_range(evaluation: Evaluation, images: ImageSet) -> Tensor:
     """All images of a set as the network sees them, ``(N, C, H, W)``, on the device."""
     encoder = evaluation.prg
-    return encoder.normalize(images_of(images).to(encoder.mean.device).float() / 255)
+    return encoder.normalize(images.pixels().to(encoder.mean.device).float() / 255)
 
 
 @torch.no_grad()
@@ -63,7 +45,7 @@ def states_at(
 def embedded(evaluation: Evaluation, images: ImageSet) -> Embeddings:
     """The run's own embeddings of a set."""
     encoder, start = evaluation.prg, time.perf_counter()
-    parts = torch.split(images_of(images), evaluation.run.recipe.eval.batch_size)
+    parts = torch.split(images.pixels(), evaluation.run.recipe.eval.batch_size)
     features = torch.cat([encoder(part.to(encoder.mean.device).float() / 255).cpu() for part in parts])
     return _embeddings(features, images, encoder.nfe, time.perf_counter() - start)
 

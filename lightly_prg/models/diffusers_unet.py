@@ -20,6 +20,8 @@ from lightly_prg.models.velocity_adapter import Call, VelocityFrom, velocity_fro
 PREDICTIONS = {"epsilon": "noise", "sample": "denoised", "v_prediction": "v"}
 """diffusers' names for what a network predicts, and ours."""
 
+_NO_SIGNAL = 2.0**-24  # what some schedulers write for a last level of zero, which they divide by
+
 
 class DiffusersVelocity(VelocityFrom):
     """What `from_diffusers` returns: a `VelocityFrom` that can be saved and built again.
@@ -142,8 +144,11 @@ def _conventions(scheduler: Any) -> tuple[str, SchedulerPath]:
             f"A scheduler with alphas_cumprod and a prediction_type of {', '.join(PREDICTIONS)} is needed, such as "
             f"DDPMScheduler or DDIMScheduler; {type(scheduler).__name__} is of another kind"
         )
+    table = levels.double().tolist()
+    if len(table) > 1 and table[-2] <= table[-1] <= _NO_SIGNAL:  # where diffusers writes a last level of zero so
+        table[-1] = 0.0
     path = SchedulerPath(
-        tuple(levels.double().tolist()),
+        tuple(table),
         set_alpha_to_one=bool(config.get("set_alpha_to_one", True)) and kind != "sample",
         spacing=config.get("timestep_spacing", "leading"),
         steps_offset=int(config.get("steps_offset", 0)),

@@ -28,7 +28,7 @@ class LowRankUpdate(nn.Module):
     Args:
         weight: The weight to adapt; its shape, dtype and device are taken.
         rank: Rank r of the update, at most that of the weight.
-        scale: Factor on the update, ``alpha / r``.
+        alpha: The factor on the update is ``alpha / r``.
         generator: Draws A, on the CPU.
 
     Attributes:
@@ -36,14 +36,14 @@ class LowRankUpdate(nn.Module):
         outward: B, ``(out, r)``, zero.
     """
 
-    def __init__(self, weight: Tensor, *, rank: int, scale: float, generator: torch.Generator) -> None:
+    def __init__(self, weight: Tensor, *, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__()
         rows, columns = weight.shape[0], math.prod(weight.shape[1:])
         rank = min(rank, rows, columns)
         drawn = torch.randn(rank, columns, generator=generator) / columns**0.5
         self.inward = nn.Parameter(drawn.to(weight))
         self.outward = nn.Parameter(weight.new_zeros(rows, rank))
-        self.scale = scale
+        self.scale = alpha / rank
 
     def forward(self, weight: Tensor) -> Tensor:
         """Adds the update to a weight."""
@@ -58,7 +58,8 @@ class LoRA:
 
     Args:
         rank: Of the updates, r.
-        alpha: The updates are multiplied by ``alpha / rank``, so that another rank needs no other learning rate.
+        alpha: The updates are multiplied by ``alpha`` over the rank that they have, so that another rank needs no other
+            learning rate.
         norms: Whether the scales and biases of normalisations are trained as well.
         seed: Of the random halves of the updates.
 
@@ -89,7 +90,7 @@ class LoRA:
         for name, layer in list(network.named_modules()):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 generator = generator_for(self.seed, "lora", name)
-                update = LowRankUpdate(layer.weight, rank=self.rank, scale=self.alpha / self.rank, generator=generator)
+                update = LowRankUpdate(layer.weight, rank=self.rank, alpha=self.alpha, generator=generator)
                 parametrize.register_parametrization(layer, "weight", update)
             elif self.norms and isinstance(layer, _NORMS):
                 layer.requires_grad_(True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def velocity_from(
         tau_min: Nearest position to the data that is used; default the path's, or 0.001 where ``sigma`` is 0 there and
             the prediction needs noise in the state (``denoised``, ``score``).
         tau_max: Farthest; default the path's, or 0.999 where ``alpha`` is 0 there and the prediction needs data in the
-            state (``noise``, ``score``).
+            state (``noise``, ``score``), of which errors are divided by ``alpha``: where that is tiny, take less.
         block_names: Names of the module's blocks from input to output; default its children, of lists of layers each
             item.
 
@@ -67,9 +68,9 @@ def velocity_from(
     low, high = path.tau_min, path.tau_max
     ends = torch.tensor([low, high], dtype=torch.float64, device="cpu")
     if prediction in ("denoised", "score") and path.sigma(ends)[0] == 0:
-        low = _CLEAR_OF_THE_END
+        low = max(low, _CLEAR_OF_THE_END)
     if prediction in ("noise", "score") and path.alpha(ends)[1] == 0:
-        high = 1 - _CLEAR_OF_THE_END
+        high = min(high, 1 - _CLEAR_OF_THE_END)
     low, high = low if tau_min is None else tau_min, high if tau_max is None else tau_max
     if (low, high) != (path.tau_min, path.tau_max):
         path = PathRange(path, low, high)
@@ -133,7 +134,11 @@ class VelocityFrom(nn.Module):
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         times = torch.as_tensor(tau, dtype=dtype, device=x.device).expand(len(x))
-        value = _tensor_of(self.call(self.module, times if self.time is None else self.time(times), x))
+        # Near the data the velocity is the state less the image, divided by little: rounded to half precision, an image
+        # would be lost in it.
+        exact = self.prediction in ("denoised", "score")
+        with torch.autocast(x.device.type, enabled=False) if exact else nullcontext():
+            value = _tensor_of(self.call(self.module, times if self.time is None else self.time(times), x))
         if value.shape != x.shape:
             learned = value.ndim == x.ndim > 1 and value.shape[1] == 2 * x.shape[1]
             hint = (

@@ -41,7 +41,7 @@ def check_finetunable(recipe: Recipe, encoder: PRGEncoder | NetworkEncoder, data
         trained_blocks(network, settings.mode, settings.blocks)
         if settings.mode == "lora":
             LoRA(**settings.lora.model_dump()).add(copy.deepcopy(network))
-        kept_flow_matching(settings.beta, encoder=network, seed=recipe.seed)
+        kept_flow_matching(settings.beta, encoder=network, recipe=recipe)
         on_test = recipe.eval.split == "test"
         drawn = FinetuneData.of(
             data.train,

@@ -40,7 +40,7 @@ def test_embeddings_without_information__reach_chance(make_embeddings) -> None:
     bank = make_embeddings(draw.normal(size=(2000, 4)), labels)
     query = make_embeddings(draw.normal(size=(200, 4)), np.repeat([0, 1], [100, 100]))
     result = evaluate_retrieval(bank, query, device="cpu")
-    assert result.chance == pytest.approx(50.0)
+    assert result.chance == pytest.approx(50.0, abs=0.4)
     assert result.mean_average_precision == pytest.approx(result.chance, abs=1.5)
 
 

@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightly_prg.classifier import robustness
 from lightly_prg.cli import main
 from lightly_prg.data import Splits
 from lightly_prg.data.image_set import ImageSet
 from lightly_prg.errors import UserError
 from lightly_prg.evaluation import Evaluation
 from lightly_prg.measurements import channel_curve, round_trip_curve
-from lightly_prg.measurements.of_run import measure_gaussianity, measure_likelihood, measure_loss_by_tau
-from lightly_prg.measurements.states import chosen_images, embedded, states_at
+from lightly_prg.measurements.of_run import (
+    measure_gaussianity,
+    measure_label_information,
+    measure_likelihood,
+    measure_loss_by_tau,
+)
+from lightly_prg.measurements.round_trips import RoundTripPoint
+from lightly_prg.measurements.sample_distance import measure_sample_distance
+from lightly_prg.measurements.states import embedded, states_at
 from lightly_prg.measurements.suite import MEASUREMENTS, measure_all, measure_several, sentence
 from lightly_prg.plotting.style import dark_twin
 from lightly_prg.recipe import parse_recipe
@@ -134,14 +142,37 @@ def test_bad_options__end_in_a_sentence(evaluation: Evaluation) -> None:
 
 
 def test_images__are_drawn_and_stay_the_same(evaluation: Evaluation) -> None:
-    names = [chosen_images(evaluation, "train", 10).names for _ in range(2)]
+    names = [evaluation.some_images("train", 10).names for _ in range(2)]
     assert names[0] == names[1]
     assert names[0] != splits().train.names[:10]
-    assert chosen_images(evaluation, "train", 1000).names == splits().train.names
+    assert evaluation.some_images("train", 1000).names == splits().train.names
+
+
+def test_training_images__judge_nothing_that_was_fitted_to_them(evaluation: Evaluation, prg: Path) -> None:
+    for measure in (
+        lambda: measure_label_information(evaluation, split="train"),
+        lambda: measure_sample_distance(evaluation, prg, split="train", count=4),
+        lambda: robustness(evaluation, split="train"),
+    ):
+        with pytest.raises(UserError, match="the training images: take validation or test"):
+            measure()
+
+
+def test_round_trip__is_of_images_that_were_drawn(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+
+    def curve(encoder: object, images: torch.Tensor, solver: str) -> list[RoundTripPoint]:
+        seen.append(images)
+        return [RoundTripPoint(solver, 1, None, 1.0, 0.5)]
+
+    monkeypatch.setattr("lightly_prg.evaluation.round_trip_curve", curve)
+    evaluation.round_trip(6, split="test", solvers=("euler",))
+    assert torch.equal(seen[0], evaluation.some_images("test", 6).pixels().float() / 255)
+    assert not torch.equal(seen[0], splits().test.pixels()[:6].float() / 255)
 
 
 def test_states__are_those_of_the_path(evaluation: Evaluation) -> None:
-    images = chosen_images(evaluation, "test", 5)
+    images = evaluation.some_images("test", 5)
     start, _, end = states_at(evaluation, images, [1e-3, 0.5, 1.0])
     pixels = images.__getitems__(range(5))[0].float() / 255
     torch.testing.assert_close(torch.from_numpy(start.features), evaluation.prg.normalize(pixels).flatten(1))

@@ -45,7 +45,7 @@ def test_floor_and_distance__order_as_they_should(runs: tuple[Path, Path], monke
     assert again == bad
     # A generator that gives out test images gets the floor.
     images = evaluation.images("test")
-    chosen = sample_distance.chosen_images(evaluation, "test", 100)
+    chosen = evaluation.some_images("test", 100)
     copies = torch.stack([chosen[index][0] for index in range(100)]).float() / 255
     monkeypatch.setattr(sample_distance, "sample", lambda *_arguments, **_options: copies)
     perfect = measure_sample_distance(evaluation, judge, count=100)
