@@ -87,12 +87,17 @@ class Finding:
         return f"within ±{self.margin:g}" if self.side == "within" else f"{self.side} {self.margin:g}"
 
     def shown(self, digits: int = 2) -> str:
-        """``+1.23 ± 0.40 points``, with half of the interval; ``not measured``."""
+        """``+1.23 ± 0.40 points``, with half of the interval; ``not measured``.
+
+        An interval without width is not shown as one: equal seeds stand at a bound.
+        """
         if not self.is_measured:
             return "not measured"
         width = self.difference.half_width
-        spread = "" if width is None else f" ± {width:.{digits}f}"
-        return f"{self.difference.mean:+.{digits}f}{spread} {self.unit}".replace("-", "\N{MINUS SIGN}").rstrip()
+        equal = width is not None and width < 0.5 * 10**-digits
+        spread = "" if width is None or equal else f" ± {width:.{digits}f}"
+        said = f"{self.difference.mean:+.{digits}f}{spread} {self.unit}".replace("-", "\N{MINUS SIGN}").rstrip()
+        return f"{said} for every seed" if equal else said
 
     def to_dict(self) -> dict[str, Any]:
         """For result.json."""

@@ -123,6 +123,11 @@ def test_differences__are_paired_over_the_seeds_of_both() -> None:
     assert reading.shown() == "5.7 ± 3.1 %"
 
 
+def test_seeds_at_a_bound__show_no_interval_without_width() -> None:
+    assert finding(3.32, 0.0).shown() == "+3.32 points for every seed"
+    assert finding(3.32, 0.06).shown() == "+3.32 ± 0.06 points"
+
+
 def test_deciding_difference_that_is_missing__is_no_silent_agreement() -> None:
     cells = Cells([Measured("a", seed, "one", {"x": 5.0 + 0.1 * seed}) for seed in (0, 1, 2)])
     there = cells.differences("there", ("one", "x"), side="above", margin=1.0)
