@@ -13,32 +13,28 @@ finished by the same call::
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightly_prg.comparison.budget import (
     StepCost,
     affordable_steps,
     describe_cost,
-    step_costs,
-    stored_cost,
     with_steps,
 )
 from lightly_prg.comparison.cells import Cell, check_run, trained
 from lightly_prg.comparison.comparable import check_comparable
 from lightly_prg.comparison.images import Images
 from lightly_prg.comparison.judging import Judge, Scanning
+from lightly_prg.comparison.kept_costs import known_costs
 from lightly_prg.comparison.runs import compare_runs
 from lightly_prg.comparison.work import Work, check_folder
 from lightly_prg.console import Console
 from lightly_prg.data import DataInfo, Splits, describe_data
 from lightly_prg.errors import UserError
-from lightly_prg.files import read_json, write_json, write_text
+from lightly_prg.files import write_text
 from lightly_prg.recipe import Recipe
-from lightly_prg.recipe.comparison import BudgetRecipe, ComparisonRecipe, MethodEntry
+from lightly_prg.recipe.comparison import ComparisonRecipe, MethodEntry
 from lightly_prg.run import Run
 from lightly_prg.training.batches import count_steps
 
@@ -79,7 +75,19 @@ def compare(
     check_folder(folder, name=recipe.name)
     with Run(folder).lock():
         images = Images(data, console)
-        costs = _costs(recipe, recipes, folder, data=data, images=images, trust=trust, console=console)
+        costs = (
+            {}
+            if recipe.budget is None
+            else known_costs(
+                recipes,
+                recipe.budget,
+                {label: _info(of_method, data) for label, of_method in recipes.items() if of_method.is_trained_here},
+                folder=folder,
+                images=images,
+                trust=trust,
+                console=console,
+            )
+        )
         cells = [_cell(recipe, method, seed, folder, costs, data) for seed in recipe.seeds for method in recipe.methods]
         for cell in cells:
             check_run(cell, scanned=recipe.scan, images=images)
@@ -132,49 +140,6 @@ def compare(
             controls=recipe.controls,
         )
         return work.do(cells)
-
-
-def _costs(
-    comparison: ComparisonRecipe,
-    recipes: dict[str, Recipe],
-    folder: Path,
-    *,
-    data: Splits | None,
-    images: Images,
-    trust: bool,
-    console: Console,
-) -> dict[str, StepCost]:
-    """What a step of each method costs: measured once, and then what budget.json says."""
-    budget = comparison.budget
-    if budget is None:
-        return {}
-    file = folder / "budget.json"
-    stored: dict[str, Any] = read_json(file) if file.is_file() else {}
-    questions = {label: _question(budget, recipe) for label, recipe in recipes.items() if recipe.is_trained_here}
-    asked: dict[str, str] = {}  # two methods may be one training with unlike shares of the budget
-    for label, question in questions.items():
-        if question not in stored:
-            asked.setdefault(question, label)
-    measured = step_costs(
-        {question: recipes[label] for question, label in asked.items()},
-        budget,
-        {question: _info(recipes[label], data) for question, label in asked.items()},
-        folder=folder,
-        images=images,
-        trust=trust,
-        console=console,
-    )
-    if measured:
-        # What was measured for other questions stays: runs of their steps may be there.
-        stored |= {key: {"label": asked[key], **describe_cost(cost, steps=())} for key, cost in measured.items()}
-        write_json(file, stored)
-    return {label: stored_cost(stored[question]) for label, question in questions.items()}
-
-
-def _question(budget: BudgetRecipe, recipe: Recipe) -> str:
-    """Tells apart what is measured: all that decides over the training, but for its seed."""
-    content = {key: value for key, value in recipe.training_content().items() if key != "seed"}
-    return hashlib.sha256(json.dumps([budget.kind, content], sort_keys=True).encode()).hexdigest()
 
 
 def _info(recipe: Recipe, data: Splits | None) -> DataInfo:

@@ -408,7 +408,7 @@ class TestBudget:
         def stop(*arguments: Any, **options: Any) -> None:
             raise Killed
 
-        monkeypatch.setattr("lightly_prg.comparison.step_costs", measure)
+        monkeypatch.setattr("lightly_prg.comparison.kept_costs.step_costs", measure)
         monkeypatch.setattr("lightly_prg.comparison.trained", stop)
         timed = comparison.model_copy(update={"budget": BudgetRecipe(kind="cpu_seconds", amount=3)})
         for _ in range(2):
@@ -417,6 +417,37 @@ class TestBudget:
         assert calls == ["prg-seed0", "mae-seed0"]
         stored = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
         assert [(cost["label"], cost["seconds_per_step"]) for cost in stored.values()] == [("PRG", 0.5), ("MAE", 0.25)]
+
+    def test_new_method_on_a_slower_machine__gets_the_steps_that_it_would_have_had(
+        self, tmp_path: Path, comparison: ComparisonRecipe, splits: Splits, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seconds = {"prg-seed0": 0.5, "mae-seed0": 0.25}
+        slower = 1.0
+        timed: list[list[str]] = []
+
+        def measure(recipes: Any, *arguments: Any, **options: Any) -> dict[str, StepCost]:
+            timed.append([recipe.name for recipe in recipes.values()])
+            return {key: StepCost(slower * seconds[recipe.name], 1.0, 8) for key, recipe in recipes.items()}
+
+        def stop(*arguments: Any, **options: Any) -> None:
+            raise Killed
+
+        monkeypatch.setattr("lightly_prg.comparison.kept_costs.step_costs", measure)
+        monkeypatch.setattr("lightly_prg.comparison.trained", stop)
+        said: list[str] = []
+        monkeypatch.setattr(Console, "say", lambda self, text="", **options: said.append(text))
+        whole = comparison.model_copy(update={"budget": BudgetRecipe(kind="cpu_seconds", amount=3)})
+        first = whole.model_copy(update={"methods": whole.methods[:1], "reference": None})
+        for recipe, slower in ((first, 1.0), (whole, 4.0), (whole, 9.0)):  # noqa: B007, read by `measure`
+            with pytest.raises(Killed):
+                compare(recipe, out=tmp_path, data=splits)
+        assert timed == [["prg-seed0"], ["mae-seed0", "prg-seed0"], []]
+        stored = json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))
+        assert [(cost["label"], cost["seconds_per_step"]) for cost in stored.values()] == [("PRG", 0.5), ("MAE", 0.25)]
+        told = [text for text in said if text.startswith("A step of PRG took 0.5 seconds")]
+        assert len(told) == 1
+        assert "takes 2 now" in told[0]
+        assert "multiplied by 0.25" in told[0]
 
 
 def test_steps_of_another__are_exactly_its_steps(tmp_path: Path, comparison: ComparisonRecipe, splits: Splits) -> None:
